@@ -1,0 +1,165 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Badger's files, by the end of their names. A memtable's log is a sparse
+// file that is mapped and written through the mapping.
+const (
+	walSuffix   = ".mem"
+	tableSuffix = ".sst"
+	valueSuffix = ".vlog"
+)
+
+// syncFiles makes all that is committed durable. Badger's own Sync reaches
+// the newest log only: one that waits to be flushed would be left out, and so
+// would the names of new files. What is a table already was synced by Badger.
+func (j *Journal) syncFiles() error {
+	names, err := filepath.Glob(filepath.Join(j.dir, "*"+walSuffix))
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		f, err := os.OpenFile(name, os.O_RDWR, 0)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it became a table just now
+		}
+		if err != nil {
+			return err
+		}
+		err = j.fsync(f)
+		if cerr := f.Close(); err == nil {
+			err = cerr
+		}
+		if err != nil {
+			return err
+		}
+	}
+	d, err := os.Open(j.dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return j.fsync(d)
+}
+
+// minFree is what must be free on the disk, in bytes, before the journal lets
+// Badger begin another file.
+const minFree = 32 << 20
+
+// space keeps Badger from writing to mapped files that the disk has no room
+// for: the kernel answers that with SIGBUS, which ends the daemon, where a
+// write(2) would have told. The log that is being filled has its blocks
+// allocated ahead; a new one is begun only while the disk has minFree left.
+type space struct {
+	dir  string
+	fid  int   // number of the newest log
+	left int64 // what certainly still fits into it
+	free func(dir string) (int64, error)
+}
+
+func newSpace(dir string) (*space, error) {
+	s := &space{dir: dir, free: freeSpace}
+	names, err := filepath.Glob(filepath.Join(dir, "*"+walSuffix))
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		n, err := strconv.Atoi(strings.TrimSuffix(filepath.Base(name), walSuffix))
+		if err == nil && n > s.fid {
+			s.fid = n
+		}
+	}
+	s.begin(s.fid)
+	return s, nil
+}
+
+func (s *space) path(fid int) string {
+	return filepath.Join(s.dir, fmt.Sprintf("%05d%s", fid, walSuffix))
+}
+
+// begin allocates the blocks of a log. Where that is not possible (a
+// filesystem without fallocate), only the check in reserve is left.
+func (s *space) begin(fid int) {
+	s.fid, s.left = fid, memTable
+	f, err := os.OpenFile(s.path(fid), os.O_RDWR, 0)
+	if err != nil {
+		s.left = 0
+		return
+	}
+	defer f.Close()
+	if unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, memTableAlloc) != nil {
+		s.left = 0
+	}
+}
+
+// reserve answers ENOSPC if a commit of n bytes might need disk blocks that
+// are not there.
+func (s *space) reserve(n int64) error {
+	if n < s.left {
+		return nil
+	}
+	free, err := s.free(s.dir)
+	if err != nil {
+		return err
+	}
+	if free < minFree {
+		return fmt.Errorf("%d MiB are free on the disk of %s, the journal needs %d to go on: %w",
+			free>>20, s.dir, minFree>>20, syscall.ENOSPC)
+	}
+	return nil
+}
+
+// used notes that a commit of n bytes was done, and reports whether Badger
+// began a new log with it.
+func (s *space) used(n int64) (rotated bool) {
+	s.left = max(0, s.left-n)
+	for {
+		if _, err := os.Lstat(s.path(s.fid + 1)); err != nil {
+			return rotated
+		}
+		s.begin(s.fid + 1)
+		rotated = true
+	}
+}
+
+func freeSpace(dir string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, &fs.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	return int64(st.Bavail) * st.Bsize, nil
+}
+
+// usage is what the journal's files take: allocated blocks, and the sum of
+// their sizes, which for sparse files is more.
+func usage(dir string) (allocated, apparent int64, logs int, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	for _, e := range entries {
+		fi, err := e.Info()
+		if err != nil {
+			continue // gone meanwhile
+		}
+		if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+			allocated += st.Blocks * 512
+		}
+		apparent += fi.Size()
+		if strings.HasSuffix(e.Name(), walSuffix) {
+			logs++
+		}
+	}
+	return allocated, apparent, logs, nil
+}

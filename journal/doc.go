@@ -1,0 +1,2 @@
+// Package journal is the durable record of sessions and parts.
+package journal
