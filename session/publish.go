@@ -1,0 +1,309 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"syscall"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/wholefs/wholefs/journal"
+	"github.com/wholefs/wholefs/store"
+)
+
+// publish hands the file to the store and waits for the outcome, at most
+// FlushTimeout: then the caller is told ETIMEDOUT and the store goes on. With
+// force, missing bytes are published as holes.
+func (s *Session) publish(ctx context.Context, force bool) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.e.o.FlushTimeout)
+	done := make(chan error, 1)
+	go func() {
+		defer cancel()
+		done <- s.publishNow(force)
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		select {
+		case err := <-done:
+			return err
+		default:
+		}
+		return newError("publish", s.Path(), syscall.ETIMEDOUT, "the store has not answered in %v; it goes on behind", s.e.o.FlushTimeout)
+	}
+}
+
+// publishNow is the one way into the store. It ends in state published, or
+// held with the reason, or leaves a session without a name as it is.
+func (s *Session) publishNow(force bool) error {
+	s.mu.Lock()
+	s.settle()
+	if s.state == StatePublished {
+		s.mu.Unlock()
+		return nil
+	}
+	if s.unlinked {
+		s.mu.Unlock()
+		return nil
+	}
+	if err := s.ready(force); err != nil {
+		s.hold(err.Error())
+		s.mu.Unlock()
+		return err
+	}
+	if err := s.step(eventPublish); err != nil {
+		s.mu.Unlock()
+		return err
+	}
+	s.mu.Unlock()
+
+	start := s.e.o.Now()
+	path, named := s.e.land(s)
+	if !named {
+		s.mu.Lock()
+		err := s.step(eventUnname)
+		s.idle.Broadcast()
+		if len(s.writers) == 0 {
+			s.discard(endUnlinked)
+			s.retire()
+		}
+		s.mu.Unlock()
+		return err
+	}
+	got, err := s.complete(path)
+	took := s.e.o.Now().Sub(start)
+
+	s.mu.Lock()
+	if err != nil {
+		err = wrapError("publish", path, err)
+		_ = s.step(eventFail) // publishing: it cannot be refused
+		s.hold(err.Error())
+		s.idle.Broadcast()
+		s.mu.Unlock()
+		s.e.landed(s)
+		s.e.o.Observer.PublishDone("error", took)
+		return err
+	}
+	size := s.size
+	forgotten := s.landedWhole(got)
+	s.mu.Unlock()
+	if forgotten != nil {
+		// Before the path can change again, or a restart could not tell this
+		// version from one that was lost.
+		if err := forgotten.Wait(s.e.ctx); err != nil {
+			s.e.o.Logger.Error("published, but the journal still has the session", "path", path, "err", err)
+		}
+	}
+	s.e.landed(s)
+	s.e.o.Observer.PublishDone("ok", took)
+	s.e.o.Logger.Debug("published", "path", path, "bytes", size, "took", took)
+	if s.e.o.Hooks.Published != nil {
+		s.e.o.Hooks.Published(s, path, got.Attr)
+	}
+	s.mu.Lock()
+	s.idle.Broadcast()
+	s.mu.Unlock()
+	return nil
+}
+
+// ready checks that the file is whole (W1): nothing failed, and each byte was
+// written or is a hole that the program made. The caller holds s.mu.
+func (s *Session) ready(force bool) error {
+	if s.err != nil {
+		return s.err
+	}
+	if err := s.verify(); err != nil {
+		return err
+	}
+	missing := s.cover.Missing()
+	if len(missing) == 0 {
+		return nil
+	}
+	if !force {
+		return newError("publish", s.Path(), syscall.EIO,
+			"%d ranges were never written, the first at %d+%d", len(missing), missing[0].Off, missing[0].Len())
+	}
+	for _, e := range missing {
+		if err := s.staged.Punch(e); err != nil {
+			return wrapError("publish", s.Path(), err)
+		}
+		s.cover.Punch(e)
+	}
+	return nil
+}
+
+// complete makes the file visible at path. It runs without s.mu in state
+// publishing, when nobody else touches the version.
+func (s *Session) complete(path string) (store.Published, error) {
+	if err := s.staged.Drain(); err != nil {
+		return store.Published{}, err
+	}
+	if err := s.beginUpload(path); err != nil {
+		return store.Published{}, err
+	}
+	receipts, err := s.sendParts(s.e.ctx)
+	if err != nil {
+		return store.Published{}, err
+	}
+	if err := s.recordPublishing(); err != nil {
+		return store.Published{}, err
+	}
+	final := store.Final{
+		Path: path, Size: s.size, Staged: s.staged,
+		Receipts: receipts, Durability: s.e.o.Durability,
+	}
+	got, err := s.upload.Complete(s.e.ctx, final)
+	if err == nil {
+		return got, nil
+	}
+	// A lost answer may hide a success: look, do not guess.
+	if done, lookErr := s.upload.Completed(s.e.ctx, final); lookErr == nil && done {
+		if a, statErr := s.statPublished(path); statErr == nil {
+			return store.Published{Attr: a}, nil
+		}
+	}
+	return got, err
+}
+
+// beginUpload asks the store for an upload once. Its id enters the journal
+// before the store is sent anything.
+func (s *Session) beginUpload(path string) error {
+	if s.upload != nil {
+		return nil
+	}
+	plan := store.Plan{Path: path, PartSize: s.e.o.Layout.PartSize(), Staged: s.staged}
+	up, err := s.e.o.Store.Begin(s.e.ctx, plan)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.upload, s.uploadID = up, up.ID()
+	if s.e.o.Store.Limits().EagerParts {
+		return s.record().Wait(s.e.ctx)
+	}
+	return nil
+}
+
+// sendParallel is how many parts of one file are sent at once.
+const sendParallel = 8
+
+// sendParts sends the parts that the store has no receipt for and returns all
+// receipts in order. A store without EagerParts needs none.
+func (s *Session) sendParts(ctx context.Context) ([]store.Receipt, error) {
+	if !s.e.o.Store.Limits().EagerParts {
+		return nil, nil
+	}
+	s.mu.Lock()
+	err := s.recordRemainder()
+	receipts := make([]store.Receipt, 0, len(s.parts))
+	for _, r := range s.parts {
+		receipts = append(receipts, r)
+	}
+	s.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(receipts, func(a, b store.Receipt) int { return int(a.Number - b.Number) })
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(sendParallel)
+	for i := range receipts {
+		if receipts[i].Token != "" {
+			continue
+		}
+		group.Go(func() error {
+			got, err := s.upload.PutPart(ctx, receipts[i].Part, s.staged)
+			if err != nil {
+				return fmt.Errorf("part %d: %w", receipts[i].Number, err)
+			}
+			receipts[i] = got
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.recordReceipt(got)
+			return nil
+		})
+	}
+	return receipts, group.Wait()
+}
+
+// recordPublishing writes down that the file is about to become visible, when
+// a restart has to know: if the session was journaled already, or if its
+// publishing is not one step (several names, several parts).
+func (s *Session) recordPublishing() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.journaled && !s.linked {
+		return nil
+	}
+	if err := s.recordRemainder(); err != nil {
+		return err
+	}
+	return s.record().Wait(s.e.ctx)
+}
+
+// landedWhole ends the version that the store now shows, and returns the
+// removal of its record if it has one. The caller holds s.mu.
+func (s *Session) landedWhole(got store.Published) (forgotten *journal.Commit) {
+	_ = s.step(eventDone) // publishing: it cannot be refused
+	if s.journaled {
+		forgotten = s.e.o.Journal.Delete(s.id)
+	}
+	// Taken by rename, the staging name is gone already; copied or sent, it
+	// is not needed any more.
+	s.dropStaging(got.InPlace || s.e.o.Store.Limits().EagerParts)
+	s.dropBase()
+	s.upload, s.uploadID, s.parts, s.journaled = nil, "", nil, false
+	s.written = false
+	s.updated = s.e.o.Now()
+	s.e.o.Observer.SessionEnded("published")
+	return forgotten
+}
+
+func (s *Session) statPublished(path string) (store.Attr, error) {
+	dir, err := s.e.o.Store.OpenDir(parentOf(path))
+	if err != nil {
+		return store.Attr{}, err
+	}
+	defer dir.Close()
+	return dir.Lookup(baseName(path))
+}
+
+// PublishID publishes the session with the given id or path, by command. With
+// force a session with missing bytes is published too, with holes there.
+func (e *Engine) PublishID(ctx context.Context, idOrPath string, force bool) error {
+	s, err := e.find(idOrPath)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	if len(s.writers) > 0 && s.state != StateHeld {
+		n := len(s.writers)
+		s.mu.Unlock()
+		return newError("publish", s.Path(), syscall.EBUSY, "%d handles still write to it: close them first", n)
+	}
+	// The range that failed to be written is known to be missing; what is
+	// there may be published if somebody says so.
+	err = s.heal()
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if err := s.publish(ctx, force); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.retire()
+	s.mu.Unlock()
+	return nil
+}
+
+// RetryID publishes a held session whose publishing had failed.
+func (e *Engine) RetryID(ctx context.Context, idOrPath string, force bool) error {
+	return e.PublishID(ctx, idOrPath, force)
+}
+
+// errNoSession says that a command named nothing.
+var errNoSession = errors.New("no such session: wholefs session ls lists them")
