@@ -1,0 +1,60 @@
+// Package arch keeps the shape of the house: who may import whom, that every
+// package says what it is, and that files stay readable. It looks at the
+// source tree, so run it with -count=1: a cached result would miss a change.
+package arch
+
+// imports is the table: what each package may import from this module, in
+// its non-test files. What is not listed is forbidden. An entry that ends in
+// "/..." stands for the packages below it. cmd and test may import all, and
+// nobody imports them.
+var imports = map[string][]string{
+	"chunker":   {},
+	"store":     {},
+	"telemetry": {},
+
+	"internal/durable":   {},
+	"internal/faults":    {},
+	"internal/fdnode":    {"store"},
+	"internal/procstate": {},
+
+	"staging": {"chunker", "internal/..."},
+	"journal": {"chunker", "store", "internal/faults"},
+
+	"store/localdir":  {"store", "internal/..."},
+	"store/storetest": {"store"},
+
+	"session": {"chunker", "staging", "journal", "store", "internal/..."},
+
+	"fusefs":  {"session", "store", "staging", "chunker", "internal/..."},
+	"control": {"session"},
+
+	"cmd/...":  {"..."},
+	"test/...": {"..."},
+}
+
+// owners are the dependencies that one package has to itself, so that the
+// rest of the house does not come to depend on them. cmd wires things
+// together and may use them too.
+var owners = map[string][]string{
+	"github.com/dgraph-io/badger/":    {"journal"},
+	"github.com/hanwen/go-fuse/":      {"fusefs", "test/..."},
+	"github.com/prometheus/":          {"telemetry", "cmd/..."},
+	"github.com/spf13/cobra":          {"cmd/..."},
+	"github.com/coreos/go-systemd/":   {"cmd/..."},
+	"github.com/stretchr/testify":     {"store/storetest"},
+	"go.uber.org/goleak":              {},
+	"pgregory.net/rapid":              {},
+	"github.com/wholefs/wholefs/cmd":  {},
+	"github.com/wholefs/wholefs/test": {"test/..."},
+}
+
+// pure packages compute and nothing else: no files, network, clock or
+// processes.
+var pure = map[string][]string{
+	"chunker": {"os", "net", "time", "syscall", "os/exec", "io/fs", "golang.org/x/sys/unix"},
+}
+
+// longFiles are the files of more than maxLines lines, each with the reason.
+var longFiles = map[string]string{}
+
+const maxLines = 500
