@@ -161,6 +161,11 @@ func (s *Session) verify() error {
 		return nil
 	}
 	start := time.Now()
+	// What lies beyond was acknowledged to a program that never closed, and no
+	// checksum vouches for it.
+	if err := s.staged.Truncate(s.size); err != nil {
+		return wrapError("verify", s.Path(), err)
+	}
 	var lost []int64
 	for p, r := range s.parts {
 		if err := s.staged.Verify(p, r.Offset+r.Size, r.CRC); err != nil {
