@@ -1,0 +1,5 @@
+//go:build !race
+
+package procstate
+
+const raceEnabled = false
