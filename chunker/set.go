@@ -254,8 +254,8 @@ func (s *Set) replace(lo, hi place, with ...Extent) {
 }
 
 // balance restores the bounds on the size of leaf l after a change: a leaf
-// that became too long is halved, an empty one goes, and a short one joins
-// the next.
+// that became too long is halved, an empty one goes, and a short one joins a
+// short neighbour.
 func (s *Set) balance(l int) {
 	leaf := s.leaves[l]
 	switch {
@@ -266,8 +266,19 @@ func (s *Set) balance(l int) {
 		right := append(make([]Extent, 0, leafMax), leaf[half:]...)
 		s.leaves[l] = leaf[:half]
 		s.leaves = slices.Insert(s.leaves, l+1, right)
-	case l+1 < len(s.leaves) && len(leaf)+len(s.leaves[l+1]) <= leafMax/2:
-		s.leaves[l] = append(leaf, s.leaves[l+1]...)
-		s.leaves = slices.Delete(s.leaves, l+1, l+2)
+	default:
+		s.join(l)
+		s.join(l - 1)
 	}
+}
+
+// join makes one leaf of l and the next if both exist and both are short. A
+// leaf of half the length leaves room to grow, so that leaves are not joined
+// and halved in turns.
+func (s *Set) join(l int) {
+	if l < 0 || l+1 >= len(s.leaves) || len(s.leaves[l])+len(s.leaves[l+1]) > leafMax/2 {
+		return
+	}
+	s.leaves[l] = append(s.leaves[l], s.leaves[l+1]...)
+	s.leaves = slices.Delete(s.leaves, l+1, l+2)
 }
