@@ -45,7 +45,8 @@
 //	aborted     nothing                                 the staging file is removed
 //
 // A part that is rewritten loses its record before its bytes change, so that
-// a record never vouches for bytes it has not seen.
+// a record never vouches for bytes it has not seen. It gets a new one when the
+// session is synced, held or published, not at each small change.
 //
 // # Which close publishes
 //
