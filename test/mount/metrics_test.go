@@ -53,7 +53,6 @@ func TestMetrics(t *testing.T) {
 		"wholefs_written_bytes_total":                2*size + float64(held.Size),
 		"wholefs_read_bytes_total":                   size,
 		`wholefs_sessions_total{result="published"}`: 2,
-		`wholefs_sessions_total{result="held"}`:      1,
 		"wholefs_integrity_failures_total":           0,
 		"wholefs_publish_duration_seconds_count":     2,
 		"wholefs_parts_completed_total":              20,
