@@ -26,6 +26,7 @@ func failed(err error) *Commit {
 	return c
 }
 
+// finish ends the group. What it held is not kept: callers may keep Commits.
 func (c *Commit) finish(err error) {
 	c.err = err
 	c.ops = nil
@@ -83,8 +84,8 @@ func (o *op) size() int {
 
 // What one group may hold before callers wait for the one before it.
 const (
-	groupOps   = 4096
-	groupBytes = 512 << 10
+	groupOps   = 2048
+	groupBytes = 256 << 10
 )
 
 // queue holds the group that is being filled. Callers append to it, the
@@ -96,6 +97,7 @@ type queue struct {
 		err    error // sticky: ends all later writes
 		closed bool
 	}
+	spare  []op      // of the group before, to be filled again; under mu
 	filled sync.Cond // next has ops, or the queue was closed
 	space  sync.Cond // next was taken, or the queue failed or was closed
 }
@@ -150,8 +152,17 @@ func (q *queue) take() *Commit {
 	}
 	c := q.mu.next
 	q.mu.next = newCommit()
+	q.mu.next.ops, q.spare = q.spare, nil
 	q.space.Broadcast()
 	return c
+}
+
+// recycle takes back the memory of a group that was written.
+func (q *queue) recycle(ops []op) {
+	clear(ops)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.spare = ops[:0]
 }
 
 // fail makes err the answer to all later writes, and reports whether it is

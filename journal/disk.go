@@ -24,8 +24,8 @@ const (
 // syncFiles makes all that is committed durable. Badger's own Sync reaches
 // the newest log only: one that waits to be flushed would be left out, and so
 // would the names of new files. What is a table already was synced by Badger.
-func (j *Journal) syncFiles() error {
-	names, err := filepath.Glob(filepath.Join(j.dir, "*"+walSuffix))
+func syncFiles(dir string, fsync func(*os.File) error) error {
+	names, err := filepath.Glob(filepath.Join(dir, "*"+walSuffix))
 	if err != nil {
 		return err
 	}
@@ -37,7 +37,7 @@ func (j *Journal) syncFiles() error {
 		if err != nil {
 			return err
 		}
-		err = j.fsync(f)
+		err = fsync(f)
 		if cerr := f.Close(); err == nil {
 			err = cerr
 		}
@@ -45,17 +45,37 @@ func (j *Journal) syncFiles() error {
 			return err
 		}
 	}
-	d, err := os.Open(j.dir)
+	return syncDir(dir, fsync)
+}
+
+func syncDir(dir string, fsync func(*os.File) error) error {
+	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	return j.fsync(d)
+	return fsync(d)
 }
 
 // minFree is what must be free on the disk, in bytes, before the journal lets
 // Badger begin another file.
 const minFree = 32 << 20
+
+// minFreeOpen is what must be free to open a journal: its new log and what a
+// crash left to be flushed.
+const minFreeOpen = 16 << 20
+
+func roomToOpen(dir string, free func(string) (int64, error)) error {
+	n, err := free(dir)
+	if err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	if n < minFreeOpen {
+		return fmt.Errorf("journal %s: %d MiB are free on its disk, it needs %d to open: %w",
+			dir, n>>20, minFreeOpen>>20, syscall.ENOSPC)
+	}
+	return nil
+}
 
 // space keeps Badger from writing to mapped files that the disk has no room
 // for: the kernel answers that with SIGBUS, which ends the daemon, where a
@@ -144,22 +164,51 @@ func freeSpace(dir string) (int64, error) {
 // usage is what the journal's files take: allocated blocks, and the sum of
 // their sizes, which for sparse files is more.
 func usage(dir string) (allocated, apparent int64, logs int, err error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return 0, 0, 0, err
-	}
-	for _, e := range entries {
+	err = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			if path != dir && errors.Is(err, fs.ErrNotExist) {
+				return nil // gone meanwhile
+			}
+			return err
+		}
 		fi, err := e.Info()
 		if err != nil {
-			continue // gone meanwhile
+			return nil
 		}
 		if st, ok := fi.Sys().(*syscall.Stat_t); ok {
 			allocated += st.Blocks * 512
 		}
-		apparent += fi.Size()
-		if strings.HasSuffix(e.Name(), walSuffix) {
+		if !fi.IsDir() {
+			apparent += fi.Size()
+		}
+		if strings.HasSuffix(path, walSuffix) {
 			logs++
 		}
+		return nil
+	})
+	return allocated, apparent, logs, err
+}
+
+// evict gives back the memory of mapped tables under dir. Their pages are the
+// page cache's and cost a read at most to come back, but they count as the
+// daemon's own until then. (MADV_PAGEOUT changes no content, whatever stands
+// at an address by then.)
+func evict(dir string) {
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		return
 	}
-	return allocated, apparent, logs, nil
+	for line := range strings.Lines(string(maps)) {
+		line = strings.TrimSuffix(line, "\n")
+		if !strings.HasSuffix(line, tableSuffix) || !strings.Contains(line, " "+dir+"/") {
+			continue
+		}
+		span, _, _ := strings.Cut(line, " ")
+		from, to, _ := strings.Cut(span, "-")
+		a, err1 := strconv.ParseUint(from, 16, 64)
+		b, err2 := strconv.ParseUint(to, 16, 64)
+		if err1 == nil && err2 == nil && b > a {
+			_, _, _ = unix.Syscall(unix.SYS_MADVISE, uintptr(a), uintptr(b-a), unix.MADV_PAGEOUT)
+		}
+	}
 }

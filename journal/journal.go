@@ -24,10 +24,7 @@ type Journal struct {
 	fsync        func(*os.File) error // (*os.File).Sync; tests record or fail it
 
 	lock     *dirLock
-	db       *badger.DB
 	queue    *queue
-	space    *space // of the writer
-	tidier   *tidier
 	sessions ids
 	written  chan struct{} // closed when the writer has ended
 	stalled  atomic.Bool
@@ -35,7 +32,8 @@ type Journal struct {
 	gen      atomic.Uint64 // of the newest extents records
 
 	closing  chan struct{} // closed when Close begins: readers end
-	reads    sync.RWMutex  // read-held while the database is read, held to close it
+	reads    sync.RWMutex  // read-held while db is read, held to close or change it
+	db       *badger.DB    // of the current generation
 	once     sync.Once
 	closeErr error
 }
@@ -70,40 +68,44 @@ func Open(dir string, o Options) (*Journal, error) {
 }
 
 func (j *Journal) open() error {
-	if err := preflight(j.dir, j.log); err != nil {
+	name, err := currentGeneration(j.dir, j.fsync)
+	if err != nil {
 		return err
 	}
-	db, err := badger.Open(badgerOptions(j.dir, j.log))
-	if err != nil {
-		return openError(j.dir, err)
+	dir := filepath.Join(j.dir, name)
+	if err := preflight(dir, j.lock.crashed, j.log); err != nil {
+		return err
 	}
-	j.db = db
-	w, err := j.start()
-	if err != nil {
-		return errors.Join(err, db.Close())
+	if err := j.lock.settle(); err != nil {
+		return err
 	}
-	j.tidier = startTidier(db, j.log)
+	if err := removeOthers(j.dir, name); err != nil {
+		return err
+	}
+	if err := roomToOpen(j.dir, freeSpace); err != nil {
+		return err
+	}
+	g, err := openGeneration(dir, j.log)
+	if err != nil {
+		return err
+	}
+	j.db = g.db
+	w := &writer{j: j, gen: g, spilled: make(map[string]bool)}
+	j.gen.Store(uint64(time.Now().UnixNano()))
+	empty, err := j.scanIDs(w.spilled)
+	if err == nil {
+		err = j.settleFormat(dir, empty)
+	}
+	if err != nil {
+		return errors.Join(err, g.db.Close())
+	}
+	g.settled = g.tableBytes()
 	go w.run()
 	return nil
 }
 
-// start reads what the writer must know, and settles the format.
-func (j *Journal) start() (*writer, error) {
-	w := &writer{j: j, spilled: make(map[string]bool)}
-	var err error
-	if j.space, err = newSpace(j.dir); err != nil {
-		return nil, fmt.Errorf("journal: %w", err)
-	}
-	j.gen.Store(uint64(time.Now().UnixNano()))
-	empty, err := j.scanIDs(w.spilled)
-	if err != nil {
-		return nil, err
-	}
-	return w, j.settleFormat(empty)
-}
-
 // settleFormat checks the format record, and writes it into a new journal.
-func (j *Journal) settleFormat(empty bool) error {
+func (j *Journal) settleFormat(dir string, empty bool) error {
 	var rec []byte
 	err := j.db.View(func(txn *badger.Txn) error {
 		item, err := txn.Get(formatKey)
@@ -117,7 +119,7 @@ func (j *Journal) settleFormat(empty bool) error {
 	case errors.Is(err, badger.ErrKeyNotFound) && empty:
 		err := j.db.Update(func(txn *badger.Txn) error { return txn.Set(formatKey, encodeFormat(FormatVersion)) })
 		if err == nil {
-			err = j.syncFiles()
+			err = syncFiles(dir, j.fsync)
 		}
 		if err != nil {
 			return fmt.Errorf("journal %s: %w", j.dir, err)
@@ -260,7 +262,6 @@ func (j *Journal) close() error {
 	go func() {
 		j.reads.Lock()
 		defer j.reads.Unlock()
-		j.tidier.stop()
 		err := j.db.Close()
 		done <- errors.Join(err, j.lock.release())
 	}()

@@ -61,16 +61,14 @@ const (
 	// memTable is the size of one of Badger's in-memory tables and of the
 	// part of its write-ahead log that is ever used. A transaction may hold
 	// 15 % of it.
-	memTable = 2 << 20
-	// memTableAlloc is what one in-memory table takes on the heap: the table,
-	// one transaction that may overshoot, and that transaction's nodes.
+	memTable = 1 << 20
+	// memTableAlloc is what one in-memory table takes on the heap, and what
+	// is allocated on disk for its log: the table, one transaction that
+	// overshoots, and that transaction's nodes.
 	memTableAlloc = memTable + 2*(memTable*15/100)
 	// maxRecord bounds one encoded record. Longer lists of extents are split
 	// over several.
-	maxRecord = 128 << 10
-	// compactAt is how many of Badger's level-0 tables are let stand before
-	// they are merged, compactWait how many before writers wait for that.
-	compactAt, compactWait = 4, 12
+	maxRecord = 64 << 10
 )
 
 // badgerOptions says how Badger is tuned, and why.
@@ -84,7 +82,6 @@ func badgerOptions(dir string, l *slog.Logger) badger.Options {
 	o.NumMemtables = 1 // one is filled, one waits, one is being flushed
 	o.NumGoroutines = 1
 	o.BaseTableSize = memTable
-	o.BaseLevelSize = 64 << 20 // one sorted level is enough below that
 	o.ValueThreshold = 2 * maxRecord
 	o.ValueLogFileSize = 1 << 20 // no value is ever large enough to go there
 	o.VLogPercentile = 0
@@ -99,17 +96,15 @@ func badgerOptions(dir string, l *slog.Logger) badger.Options {
 	// The writer syncs whole groups itself, see syncFiles.
 	o.SyncWrites = false
 
-	// Badger's compactors wake up twenty times a second each, for ever. The
-	// journal has none of them and merges tables itself when there are some.
+	// No compaction: it takes a multiple of the journal's size in memory,
+	// its goroutines wake up twenty times a second for ever, and it goes on
+	// without a table that it could not write. Tables stay where they were
+	// flushed, and the whole generation is copied when much of it is garbage.
 	o.NumCompactors = 0
-	o.NumLevelZeroTables = compactAt
-	o.NumLevelZeroTablesStall = 1 << 20
+	o.NumLevelZeroTablesStall = 1 << 30
+	o.NumLevelZeroTables = 1<<30 - 1
 
-	// Blocks are checked when a table is opened or made. (A damaged table is
-	// then left out with no more than a log line: preflight refuses it first.)
-	o.ChecksumVerificationMode = options.OnTableRead
-	// The journal holds the same lock itself, from before Open until after
-	// Close: preflight needs it too.
+	// The journal holds a lock of its own over all generations.
 	o.BypassLockGuard = true
 	return o
 }

@@ -1,139 +1,225 @@
 package journal
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
-	"time"
 
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/table"
 	"golang.org/x/sys/unix"
 )
 
-// dirLock is Badger's own lock: flock(2) on the directory, and a file LOCK
-// that holds the owner's pid for people. It is taken here rather than by
-// Badger, so that it covers preflight.
-type dirLock struct {
-	dir  *os.File
-	path string
-}
+const (
+	manifestFile = "MANIFEST"
+	// badgerVersion is the version of Badger's own files that it reads.
+	badgerVersion = 8
+)
 
-const lockFile = "LOCK"
-
-// lockPatience is how long a lock that is held is tried again: a killed
-// daemon's lock goes when the kernel has taken its memory apart.
-const lockPatience = 250 * time.Millisecond
-
-func lockDir(dir string) (*dirLock, error) {
-	f, err := os.Open(dir)
-	if err != nil {
-		return nil, fmt.Errorf("journal: %w", err)
-	}
-	path := filepath.Join(dir, lockFile)
-	for deadline := time.Now().Add(lockPatience); ; time.Sleep(5 * time.Millisecond) {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			break
-		}
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			f.Close()
-			return nil, fmt.Errorf("journal: %w", &fs.PathError{Op: "flock", Path: dir, Err: err})
-		}
-		if time.Now().After(deadline) {
-			f.Close()
-			return nil, &LockedError{Dir: dir, PID: lockOwner(path)}
-		}
-	}
-	if err := os.WriteFile(path, fmt.Appendf(nil, "%d\n", os.Getpid()), 0o600); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("journal: %w", err)
-	}
-	return &dirLock{dir: f, path: path}, nil
-}
-
-// lockOwner reads the pid of the owner, 0 if it is not there or is no more.
-func lockOwner(path string) int {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return 0
-	}
-	pid, err := strconv.Atoi(string(bytes.TrimSpace(b)))
-	if err != nil || pid <= 0 {
-		return 0
-	}
-	if err := unix.Kill(pid, 0); errors.Is(err, unix.ESRCH) {
-		return 0
-	}
-	return pid
-}
-
-func (l *dirLock) release() error {
-	err := os.Remove(l.path) // first, while nobody else can have written it
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
-	return errors.Join(err, l.dir.Close())
-}
-
-const manifestFile = "MANIFEST"
-
-// preflight looks at Badger's files before Badger does, because Badger ends
-// the process, or goes on without the data, where a file is damaged.
-func preflight(dir string, l *slog.Logger) error {
-	if err := checkManifest(dir); err != nil {
-		return err
-	}
-	return removeStubs(dir)
-}
-
-func checkManifest(dir string) error {
-	f, err := os.Open(filepath.Join(dir, manifestFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("journal: %w", err)
-	}
-	defer f.Close()
-	var head [8]byte
-	if n, _ := f.Read(head[:]); n < len(head) || string(head[:4]) != "Bdgr" {
-		return &CorruptError{Dir: dir, File: manifestFile, Offset: 0, Err: errors.New("this is not the head of a manifest")}
-	}
-	if v := binary.BigEndian.Uint16(head[4:]); v > FormatVersion {
-		return &FormatError{Dir: dir, What: "journal format", Found: int(v), Supported: FormatVersion}
-	}
-	return nil
-}
-
-// removeStubs removes the empty files that a kill between two system calls
-// leaves: Badger would refuse to open with them.
-func removeStubs(dir string) error {
+// preflight looks at Badger's files before Badger does. Where one is damaged
+// or missing, Badger ends the process (a table's index), deletes what is left
+// (no MANIFEST), or goes on without the data and a log line (a table's
+// blocks, the middle of a log). crashed says that the machine went down since
+// the journal was last open, so that logs may have lost what was not synced.
+func preflight(dir string, crashed bool, l *slog.Logger) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
+	tables, err := checkManifest(dir, entries)
+	if err != nil {
+		return err
+	}
+	for _, id := range tables {
+		if err := checkTable(dir, id); err != nil {
+			return err
+		}
+	}
 	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), walSuffix) && !strings.HasSuffix(e.Name(), valueSuffix) {
-			continue
+		name := e.Name()
+		switch {
+		case strings.HasSuffix(name, walSuffix):
+			err = checkLog(dir, name, crashed, l)
+		case strings.HasSuffix(name, valueSuffix):
+			err = checkValueLog(dir, name)
 		}
-		fi, err := e.Info()
 		if err != nil {
-			return fmt.Errorf("journal: %w", err)
+			return err
 		}
-		if fi.Size() == 0 {
-			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
-				return fmt.Errorf("journal: %w", err)
+	}
+	return nil
+}
+
+// checkManifest returns the numbers of the tables that the MANIFEST lists.
+func checkManifest(dir string, entries []os.DirEntry) ([]uint64, error) {
+	damaged := func(err error) error {
+		return &CorruptError{Dir: dir, File: manifestFile, Offset: -1, Err: err}
+	}
+	f, err := os.Open(filepath.Join(dir, manifestFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		for _, e := range entries {
+			if strings.HasSuffix(e.Name(), walSuffix) || strings.HasSuffix(e.Name(), tableSuffix) {
+				return nil, damaged(fmt.Errorf("it is missing, but %s is there", e.Name()))
 			}
 		}
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	defer f.Close()
+	var head [8]byte
+	if n, _ := f.ReadAt(head[:], 0); n < len(head) || string(head[:4]) != "Bdgr" {
+		return nil, damaged(errors.New("it does not begin as a manifest does"))
+	}
+	ours, theirs := int(binary.BigEndian.Uint16(head[4:])), int(binary.BigEndian.Uint16(head[6:]))
+	switch {
+	case ours > FormatVersion:
+		return nil, &FormatError{Dir: dir, What: "journal format", Found: ours, Supported: FormatVersion}
+	case theirs > badgerVersion:
+		return nil, &FormatError{Dir: dir, What: "Badger's file format", Found: theirs, Supported: badgerVersion}
+	case ours != FormatVersion || theirs != badgerVersion:
+		return nil, damaged(fmt.Errorf("it is not of a wholefs journal (versions %d and %d)", ours, theirs))
+	}
+	m, _, err := badger.ReplayManifestFile(f, FormatVersion, badgerOptions(dir, slog.New(slog.DiscardHandler)))
+	if err != nil {
+		return nil, damaged(err)
+	}
+	return slices.Sorted(maps.Keys(m.Tables)), nil
+}
+
+// checkTable reads a whole table and verifies the checksums of its index and
+// of its blocks.
+func checkTable(dir string, id uint64) error {
+	path := table.NewFilename(id, dir)
+	damaged := func(off int, err error) error {
+		return &CorruptError{Dir: dir, File: filepath.Base(path), Offset: int64(off), Err: err}
+	}
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return damaged(-1, errors.New("the file is missing"))
+	}
+	if err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	if off, err := checkTableEnd(data); err != nil {
+		return damaged(off, err)
+	}
+	if err := readTable(id, data); err != nil {
+		return damaged(-1, err)
+	}
+	return nil
+}
+
+// checkTableEnd checks the lengths at the end of a table: index, its length,
+// checksum, its length. Badger takes them on trust.
+func checkTableEnd(data []byte) (off int, err error) {
+	rest := len(data)
+	for _, what := range []string{"checksum", "index"} {
+		if rest < 4 {
+			return rest, fmt.Errorf("the table's %s is cut off", what)
+		}
+		rest -= 4
+		n := binary.BigEndian.Uint32(data[rest:])
+		if int64(n) > int64(rest) || (what == "index" && n == 0) {
+			return rest, fmt.Errorf("the table's %s has %d bytes, %d are there", what, n, rest)
+		}
+		rest -= int(n)
+	}
+	return 0, nil
+}
+
+// readTable opens a table from memory and verifies it. Badger panics over
+// damage that it does not expect; here that is an error like another.
+func readTable(id uint64, data []byte) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = errors.New("the table cannot be read: its index or a block does not match its checksum")
+		}
+	}()
+	o := badgerOptions("", nil)
+	t, err := table.OpenInMemoryTable(data, id, &table.Options{
+		BlockSize: o.BlockSize, BloomFalsePositive: o.BloomFalsePositive, Compression: o.Compression,
+	})
+	if err != nil {
+		return err
+	}
+	return t.VerifyChecksum()
+}
+
+// checkLog looks at a memtable's log. What is not a whole transaction at its
+// end is what a kill leaves, and is dropped. Damage before whole transactions
+// is damage, unless the machine went down: then unsynced pages of the file
+// are gone in no order, and what follows them is dropped with a warning.
+func checkLog(dir, name string, crashed bool, l *slog.Logger) error {
+	path := filepath.Join(dir, name)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	if len(data) == 0 {
+		return removeStub(path)
+	}
+	s := scanLog(data)
+	switch {
+	case s.tail == 0:
+		return nil
+	case s.lost == 0:
+		l.Debug("journal: an unfinished transaction was dropped", "file", name, "offset", s.end, "bytes", s.tail)
+	case crashed:
+		l.Warn("journal: the machine went down before these records were synced; they are lost",
+			"file", name, "offset", s.end, "transactions", s.lost, "bytes", s.tail)
+	default:
+		return &CorruptError{Dir: dir, File: name, Offset: int64(s.end),
+			Err: fmt.Errorf("%d whole transactions stand behind bytes that are none", s.lost)}
+	}
+	return cutLog(path, s.end)
+}
+
+// cutLog makes Badger's reading end at the given offset: it would trust the
+// lengths that stand there, however large.
+func cutLog(path string, end int) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	defer f.Close()
+	if err := f.Truncate(int64(end)); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	return nil
+}
+
+// checkValueLog wants Badger's value log to be empty: no value of ours is
+// long enough to go there.
+func checkValueLog(dir, name string) error {
+	data, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	if len(data) == 0 {
+		return removeStub(filepath.Join(dir, name))
+	}
+	for i := logHeader; i < len(data); i++ {
+		if data[i] != 0 {
+			return &CorruptError{Dir: dir, File: name, Offset: int64(i), Err: errors.New("the value log is not empty")}
+		}
+	}
+	return nil
+}
+
+// removeStub removes an empty file that a kill between two system calls left:
+// Badger would not open with it.
+func removeStub(path string) error {
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("journal: %w", err)
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 // its own.
 type writer struct {
 	j   *Journal
+	gen *generation // what the journal consists of now
 	txn *badger.Txn
 	// room is what the transaction takes in the memtable, at most.
 	room int64
@@ -20,6 +21,8 @@ type writer struct {
 	fresh map[string][][]byte
 	// spilled holds the sessions that have extents records.
 	spilled map[string]bool
+	// rotated is set when a log was filled since the last look at the garbage.
+	rotated bool
 }
 
 func (w *writer) run() {
@@ -42,7 +45,13 @@ func (w *writer) run() {
 				w.j.log.Error("journal: write failed; nothing more is recorded until the next start", "dir", w.j.dir, "err", err)
 			}
 		}
+		ops := c.ops
 		c.finish(err)
+		w.j.queue.recycle(ops)
+		if w.rotated && err == nil {
+			w.rotated = false
+			w.maintain()
+		}
 	}
 }
 
@@ -61,7 +70,7 @@ func (w *writer) write(c *Commit) error {
 		return nil
 	}
 	start := time.Now()
-	if err := w.j.syncFiles(); err != nil {
+	if err := syncFiles(w.gen.dir, w.j.fsync); err != nil {
 		return fmt.Errorf("sync: %w", err)
 	}
 	w.j.observer.Synced(time.Since(start))
@@ -147,7 +156,7 @@ func (w *writer) modify(size int64, change func() error) error {
 }
 
 func (w *writer) begin() {
-	w.txn = w.j.db.NewTransaction(true)
+	w.txn = w.gen.db.NewTransaction(true)
 	w.room = 0
 	w.fresh = make(map[string][][]byte)
 }
@@ -159,32 +168,19 @@ func (w *writer) discard() {
 	}
 }
 
-// commit ends the open transaction. It does not wait for Badger longer than
-// the stall timeout: Badger retries a full or failing disk for ever.
+// commit ends the open transaction.
 func (w *writer) commit() error {
 	if w.txn == nil {
 		return nil
 	}
 	txn := w.txn
 	w.txn = nil
-	if err := w.j.space.reserve(w.room); err != nil {
-		txn.Discard()
-		return err
-	}
-	done := make(chan error, 1)
-	txn.CommitWith(func(err error) { done <- err })
-	timer := time.NewTimer(w.j.stallTimeout)
-	defer timer.Stop()
-	select {
-	case err := <-done:
-		if err != nil {
-			return fmt.Errorf("commit: %w", err)
-		}
-	case <-timer.C:
+	rotated, err := w.gen.commit(txn, w.room, w.j.stallTimeout)
+	w.rotated = w.rotated || rotated
+	if errors.Is(err, ErrStalled) {
 		w.j.stalled.Store(true)
-		return fmt.Errorf("commit: %w (waited %v)", ErrStalled, w.j.stallTimeout)
 	}
-	return w.j.tidier.committed(w.j.space.used(w.room), w.j.stallTimeout)
+	return err
 }
 
 // deletePrefix deletes all that is recorded under the session's ID.
@@ -202,7 +198,7 @@ func (w *writer) deleteWhere(id string, pre []byte, want func(keyParts) bool) er
 	if w.txn == nil {
 		fresh = nil
 	}
-	view := w.j.db.NewTransaction(false)
+	view := w.gen.db.NewTransaction(false)
 	defer view.Discard()
 	o := badger.DefaultIteratorOptions
 	o.PrefetchValues = false

@@ -1,0 +1,186 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+)
+
+// The journal's directory holds one Badger database, in a directory of its
+// own whose name the file CURRENT holds. Changed and deleted records leave
+// garbage in it. When there is as much garbage as there may be, the records
+// are copied into a new database, CURRENT is renamed into place with its
+// name, and the old one is removed: at every moment CURRENT names a whole one.
+const (
+	currentFile     = "CURRENT"
+	firstGeneration = "000001"
+)
+
+// generation is one such database, open.
+type generation struct {
+	dir   string
+	db    *badger.DB
+	space *space
+	// settled is what its tables took when they held no garbage, in bytes.
+	settled int64
+}
+
+func openGeneration(dir string, l *slog.Logger) (*generation, error) {
+	db, err := badger.Open(badgerOptions(dir, l))
+	if err != nil {
+		return nil, openError(dir, err)
+	}
+	sp, err := newSpace(dir)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("journal: %w", err), db.Close())
+	}
+	return &generation{dir: dir, db: db, space: sp}, nil
+}
+
+// tableBytes is what the tables take: all records but those in memory.
+func (g *generation) tableBytes() (n int64) {
+	for _, l := range g.db.Levels() {
+		n += l.Size
+	}
+	return n
+}
+
+// commit ends a transaction that takes room bytes at most, and reports
+// whether a new log was begun with it. It does not wait for Badger longer
+// than timeout: Badger retries a full or failing disk for ever.
+func (g *generation) commit(txn *badger.Txn, room int64, timeout time.Duration) (rotated bool, err error) {
+	if err := g.space.reserve(room); err != nil {
+		txn.Discard()
+		return false, err
+	}
+	done := make(chan error, 1)
+	txn.CommitWith(func(err error) { done <- err })
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		if err != nil {
+			return false, fmt.Errorf("commit: %w", err)
+		}
+	case <-timer.C:
+		return false, fmt.Errorf("commit: %w (waited %v)", ErrStalled, timeout)
+	}
+	return g.space.used(room), nil
+}
+
+// currentGeneration returns the name of the database in dir. A new journal is
+// begun with its name: what a crash leaves behind then is an empty journal.
+func currentGeneration(dir string, fsync func(*os.File) error) (string, error) {
+	b, err := os.ReadFile(filepath.Join(dir, currentFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		old, err := generations(dir)
+		if err != nil {
+			return "", err
+		}
+		if len(old) > 0 {
+			return "", &CorruptError{Dir: dir, File: currentFile, Offset: -1, Err: fmt.Errorf("it is missing, but %s is there", old[0])}
+		}
+		if err := setCurrent(dir, firstGeneration, fsync); err != nil {
+			return "", err
+		}
+		b = []byte(firstGeneration + "\n")
+	} else if err != nil {
+		return "", fmt.Errorf("journal: %w", err)
+	}
+	name, ok := cutNewline(string(b))
+	if !ok || !isGeneration(name) {
+		return "", &CorruptError{Dir: dir, File: currentFile, Offset: 0, Err: fmt.Errorf("it does not name a database: %.20q", b)}
+	}
+	err = os.Mkdir(filepath.Join(dir, name), 0o700)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+	case err != nil:
+		return "", fmt.Errorf("journal: %w", err)
+	case name != firstGeneration:
+		_ = os.Remove(filepath.Join(dir, name))
+		return "", &CorruptError{Dir: dir, File: name, Offset: -1, Err: errors.New("the database that CURRENT names is missing")}
+	}
+	return name, nil
+}
+
+func cutNewline(s string) (string, bool) {
+	if n := len(s); n > 0 && s[n-1] == '\n' {
+		return s[:n-1], true
+	}
+	return s, false
+}
+
+// isGeneration reports whether a name is one: six digits or more.
+func isGeneration(name string) bool {
+	for _, c := range []byte(name) {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return len(name) >= len(firstGeneration) && len(name) < 18
+}
+
+// generations lists the databases in dir.
+func generations(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() && isGeneration(e.Name()) {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+// setCurrent makes name the current database, durably and at once.
+func setCurrent(dir, name string, fsync func(*os.File) error) error {
+	tmp := filepath.Join(dir, currentFile+".new")
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	_, err = f.WriteString(name + "\n")
+	if err == nil {
+		err = fsync(f)
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(tmp, filepath.Join(dir, currentFile))
+	}
+	if err == nil {
+		err = syncDir(dir, fsync)
+	}
+	if err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	return nil
+}
+
+// removeOthers removes the databases that CURRENT does not name: one that was
+// being copied into, or one that was copied from, when the daemon died.
+func removeOthers(dir, current string) error {
+	names, err := generations(dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if name == current {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+			return fmt.Errorf("journal: %w", err)
+		}
+	}
+	return nil
+}
