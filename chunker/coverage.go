@@ -186,6 +186,10 @@ func (c *Coverage) Known(e Extent) bool {
 	return e.Empty() || e.End <= c.size && !c.missing.Overlaps(e)
 }
 
+// Blank reports whether no byte of e was ever written: it is a hole, or
+// missing.
+func (c *Coverage) Blank(e Extent) bool { return !c.written.Overlaps(e) }
+
 // Missing returns the extents below the size that are neither written nor
 // hole, ascending; nil if there are none.
 func (c *Coverage) Missing() []Extent { return c.missing.Extents() }

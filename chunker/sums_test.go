@@ -318,3 +318,11 @@ func BenchmarkCombine(b *testing.B) {
 		})
 	}
 }
+
+func TestZeroSum(t *testing.T) {
+	for _, n := range []int64{0, 1, 2, 3, 4095, 4096, 1<<20 + 7} {
+		if got, want := ZeroSum(n), Checksum(make([]byte, n)); got != want {
+			t.Errorf("%d zeros: %08x, want %08x", n, got, want)
+		}
+	}
+}

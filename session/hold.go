@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/wholefs/wholefs/store"
 )
 
 // How a session ended, as the metric sessions_total names it.
@@ -26,7 +28,7 @@ func (s *Session) hold(reason string) {
 		return
 	}
 	s.reason = reason
-	if err := s.recordRemainder(); err != nil {
+	if err := s.recordRemainder(true); err != nil {
 		s.e.o.Logger.Warn("held without all checksums", "session", s.id, "path", s.Path(), "err", err)
 	}
 	if err := s.record().Wait(s.e.ctx); err != nil {
@@ -86,10 +88,9 @@ func (s *Session) discard(result string) {
 // dropVersion frees everything that the present version has. The caller holds
 // s.mu.
 func (s *Session) dropVersion(result string) {
-	if s.upload != nil {
-		if err := s.upload.Abort(s.e.ctx); err != nil {
-			s.e.o.Logger.Warn("upload left behind in the store", "session", s.id, "upload", s.uploadID, "err", err)
-		}
+	s.stopSending(true)
+	if err := s.abortUpload(); err != nil {
+		s.e.o.Logger.Warn("upload left behind in the store", "session", s.id, "upload", s.uploadID, "err", err)
 	}
 	if s.journaled {
 		s.e.o.Journal.Delete(s.id)
@@ -97,6 +98,23 @@ func (s *Session) dropVersion(result string) {
 	s.dropStaging(true)
 	s.upload, s.uploadID, s.parts, s.journaled = nil, "", nil, false
 	s.e.o.Observer.SessionEnded(result)
+}
+
+// abortUpload frees what the store keeps of the version, if it was sent
+// anything. The caller holds s.mu.
+func (s *Session) abortUpload() error {
+	up := s.upload
+	if up == nil {
+		if s.uploadID == "" {
+			return nil
+		}
+		var err error
+		plan := store.Plan{Path: s.Path(), PartSize: s.e.o.Layout.PartSize(), Staged: s.staged}
+		if up, err = s.e.o.Store.Resume(s.e.ctx, s.uploadID, plan); err != nil {
+			return err
+		}
+	}
+	return up.Abort(s.e.ctx)
 }
 
 // AbortID drops the session with the given id or path, by command: what was

@@ -33,6 +33,7 @@ func (s *Session) completeParts(parts []int64) {
 			s.fail(err)
 		case untouched:
 			s.recordPart(s.part(p, sum))
+			s.sendEarly(p)
 			s.e.o.Observer.PartCompleted()
 		}
 	}
@@ -65,8 +66,10 @@ func (s *Session) recordReceipt(r store.Receipt) {
 
 // recordRemainder journals the parts that no record vouches for yet: the tail
 // and those whose checksum was never needed. Only what is known is recorded:
-// a part with missing bytes is left out. The caller holds s.mu, settled.
-func (s *Session) recordRemainder() error {
+// a part with missing bytes is left out. If read is not set, so are parts whose
+// checksum would have to be read from the staging file. The caller holds s.mu,
+// settled.
+func (s *Session) recordRemainder(read bool) error {
 	l := s.e.o.Layout
 	missing := s.cover.Missing()
 	for p := range l.Count(s.size) {
@@ -74,9 +77,18 @@ func (s *Session) recordRemainder() error {
 		if r, ok := s.parts[p]; ok && r.Size == e.Len() || overlapsAny(missing, e) {
 			continue
 		}
-		sum, err := s.staged.Sum(p, s.size)
-		if err != nil {
-			return err
+		sum, known := s.staged.KnownSum(p, s.size)
+		switch {
+		case known:
+		case s.cover.Blank(e):
+			sum = chunker.ZeroSum(e.Len())
+		case !read:
+			continue
+		default:
+			var err error
+			if sum, err = s.staged.Sum(p, s.size); err != nil {
+				return err
+			}
 		}
 		s.recordPart(s.part(p, sum))
 	}
@@ -105,13 +117,12 @@ func (s *Session) record() *journal.Commit {
 		Created: s.created, Updated: s.updated,
 		UploadID: s.uploadID, StagingName: s.id, Replaces: s.linked,
 	}
-	if s.cover != nil {
-		r.Holes = extents(s.cover.Holes())
-		if w := s.cover.Written(); s.state != StateOpen && len(w)+len(r.Holes) <= maxRecordedExtents {
-			r.Written, r.Exact = extents(w), true
-		}
-		if len(r.Holes) > maxRecordedExtents {
-			r.Holes = nil
+	if s.cover != nil && s.state != StateOpen {
+		// While the session is open its coverage changes all the time, and a
+		// crash leaves what no checksum vouches for unknown.
+		holes, written := s.cover.Holes(), s.cover.Written()
+		if len(holes)+len(written) <= maxRecordedExtents {
+			r.Holes, r.Written, r.Exact = extents(holes), extents(written), true
 		}
 	}
 	return s.e.o.Journal.Put(r)
@@ -143,7 +154,7 @@ func (w *Writer) Sync(ctx context.Context) error {
 		return s.err
 	}
 	s.record()
-	err := s.recordRemainder()
+	err := s.recordRemainder(true)
 	if err == nil {
 		err = s.e.o.Journal.Sync(s.e.ctx)
 	}

@@ -3,11 +3,7 @@ package session
 import (
 	"context"
 	"errors"
-	"fmt"
-	"slices"
 	"syscall"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/wholefs/wholefs/journal"
 	"github.com/wholefs/wholefs/store"
@@ -141,10 +137,10 @@ func (s *Session) complete(path string) (store.Published, error) {
 	if err := s.staged.Drain(); err != nil {
 		return store.Published{}, err
 	}
-	if err := s.beginUpload(path); err != nil {
+	if err := s.beginUpload(); err != nil {
 		return store.Published{}, err
 	}
-	receipts, err := s.sendParts(s.e.ctx)
+	receipts, err := s.sendParts()
 	if err != nil {
 		return store.Published{}, err
 	}
@@ -168,67 +164,6 @@ func (s *Session) complete(path string) (store.Published, error) {
 	return got, err
 }
 
-// beginUpload asks the store for an upload once. Its id enters the journal
-// before the store is sent anything.
-func (s *Session) beginUpload(path string) error {
-	if s.upload != nil {
-		return nil
-	}
-	plan := store.Plan{Path: path, PartSize: s.e.o.Layout.PartSize(), Staged: s.staged}
-	up, err := s.e.o.Store.Begin(s.e.ctx, plan)
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.upload, s.uploadID = up, up.ID()
-	if s.e.o.Store.Limits().EagerParts {
-		return s.record().Wait(s.e.ctx)
-	}
-	return nil
-}
-
-// sendParallel is how many parts of one file are sent at once.
-const sendParallel = 8
-
-// sendParts sends the parts that the store has no receipt for and returns all
-// receipts in order. A store without EagerParts needs none.
-func (s *Session) sendParts(ctx context.Context) ([]store.Receipt, error) {
-	if !s.e.o.Store.Limits().EagerParts {
-		return nil, nil
-	}
-	s.mu.Lock()
-	err := s.recordRemainder()
-	receipts := make([]store.Receipt, 0, len(s.parts))
-	for _, r := range s.parts {
-		receipts = append(receipts, r)
-	}
-	s.mu.Unlock()
-	if err != nil {
-		return nil, err
-	}
-	slices.SortFunc(receipts, func(a, b store.Receipt) int { return int(a.Number - b.Number) })
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(sendParallel)
-	for i := range receipts {
-		if receipts[i].Token != "" {
-			continue
-		}
-		group.Go(func() error {
-			got, err := s.upload.PutPart(ctx, receipts[i].Part, s.staged)
-			if err != nil {
-				return fmt.Errorf("part %d: %w", receipts[i].Number, err)
-			}
-			receipts[i] = got
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.recordReceipt(got)
-			return nil
-		})
-	}
-	return receipts, group.Wait()
-}
-
 // recordPublishing writes down that the file is about to become visible, when
 // a restart has to know: if the session was journaled already, or if its
 // publishing is not one step (several names, several parts).
@@ -238,7 +173,10 @@ func (s *Session) recordPublishing() error {
 	if !s.journaled && !s.linked {
 		return nil
 	}
-	if err := s.recordRemainder(); err != nil {
+	// Copying into a file of several names takes a while, and a restart must
+	// be able to do it again; a rename is done or not, so for it nothing is
+	// read that is not known anyway.
+	if err := s.recordRemainder(s.linked); err != nil {
 		return err
 	}
 	return s.record().Wait(s.e.ctx)

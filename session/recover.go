@@ -119,10 +119,10 @@ func (s *Session) restore(entry journal.Entry) error {
 	l := s.e.o.Layout
 	s.parts = make(map[int64]store.Receipt, len(entry.Parts))
 	var written, holes []chunker.Extent
-	for _, x := range entry.Session.Holes {
-		holes = append(holes, chunker.Extent{Off: x[0], End: x[1]})
-	}
 	if entry.Session.Exact {
+		for _, x := range entry.Session.Holes {
+			holes = append(holes, chunker.Extent{Off: x[0], End: x[1]})
+		}
 		for _, x := range entry.Session.Written {
 			written = append(written, chunker.Extent{Off: x[0], End: x[1]})
 		}

@@ -65,6 +65,9 @@ type Session struct {
 	unverified bool
 	upload     store.Upload
 	uploadID   string
+	send       *sender
+	// beginMu lets one goroutine begin the upload; it is taken before mu.
+	beginMu sync.Mutex
 }
 
 // origin is what a new version starts from: the attributes of a new file, or

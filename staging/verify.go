@@ -43,8 +43,9 @@ func (e *ChecksumError) Unwrap() error { return unix.EIO }
 
 // Sum returns the CRC32C of a part in a file of size bytes, so that the tail
 // counts as long as it is. It waits for writes in flight in the part. It reads
-// the file only if the pieces that arrived do not tell. That the file is
-// shorter than the part should be is io.ErrUnexpectedEOF.
+// the file only if the pieces that arrived do not tell. Where the file ends
+// before the part does, because a write behind the gap is still in flight, the
+// rest counts as the hole that it is.
 func (f *File) Sum(part, size int64) (uint32, error) {
 	e := f.dir.options.Layout.Extent(part, size)
 	f.mu.Lock()
@@ -61,7 +62,7 @@ func (f *File) Sum(part, size int64) (uint32, error) {
 	if err != nil {
 		return 0, err
 	}
-	crc, err := f.readSum(e)
+	crc, err := f.readSum(e, true)
 
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -83,7 +84,7 @@ func (f *File) Verify(part, size int64, crc uint32) error {
 		return err
 	}
 	defer f.leave()
-	got, err := f.readSum(e)
+	got, err := f.readSum(e, false)
 	if err != nil {
 		return err
 	}
@@ -93,8 +94,21 @@ func (f *File) Verify(part, size int64, crc uint32) error {
 	return nil
 }
 
-// readSum reads the bytes of e and returns their CRC32C.
-func (f *File) readSum(e chunker.Extent) (crc uint32, err error) {
+// KnownSum returns the CRC32C of a part like Sum, if the pieces that arrived
+// tell it; it never reads the file.
+func (f *File) KnownSum(part, size int64) (uint32, bool) {
+	e := f.dir.options.Layout.Extent(part, size)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.busy(e, f.begun) {
+		return 0, false
+	}
+	return f.sums.Sum(e)
+}
+
+// readSum reads the bytes of e and returns their CRC32C. If open is set, what
+// lies behind the end of the file reads as zeros; else it is an error.
+func (f *File) readSum(e chunker.Extent, open bool) (crc uint32, err error) {
 	buf := borrow()
 	defer giveBack(buf)
 	for !e.Empty() {
@@ -102,6 +116,10 @@ func (f *File) readSum(e chunker.Extent) (crc uint32, err error) {
 		n, err := f.sys.pread(f.fd, p, e.Off)
 		if err != nil {
 			return 0, err
+		}
+		if n < len(p) && open {
+			clear(p[n:])
+			n = len(p)
 		}
 		if n < len(p) {
 			return 0, f.sys.wrap(OpRead, io.ErrUnexpectedEOF)
