@@ -83,7 +83,11 @@ func (h handler) routes() http.Handler {
 		mux.HandleFunc("POST /v1/sessions/{session}/"+string(a), h.answer(longTimeout, func(r *http.Request) (any, error) {
 			which, force := r.PathValue("session"), r.URL.Query().Get("force") == "1"
 			s, err := h.mount.Act(r.Context(), which, a, force)
-			h.log.Info("session "+string(a)+" asked for", "session", which, "path", s.Path, "force", force, "error", err)
+			if err != nil {
+				h.log.Warn("session "+string(a)+" refused", "session", which, "force", force, "error", err)
+			} else {
+				h.log.Info("session "+string(a)+" done", "session", s.ID, "path", s.Path, "force", force)
+			}
 			return s, err
 		}))
 	}

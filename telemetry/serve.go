@@ -28,16 +28,9 @@ var ErrNeedsToken = errors.New("an address beyond loopback needs a token")
 // one of the hundred that follow. Port 0 takes any. token is the one that
 // Serve will ask for; without it only loopback addresses are opened (W10).
 func Listen(addr, token string) (net.Listener, error) {
-	host, portName, err := net.SplitHostPort(addr)
+	host, first, err := parseAddress(addr, token)
 	if err != nil {
 		return nil, err
-	}
-	first, err := net.LookupPort("tcp", portName)
-	if err != nil {
-		return nil, err
-	}
-	if token == "" && !loopback(host) {
-		return nil, fmt.Errorf("%s: %w", addr, ErrNeedsToken)
 	}
 	last := first
 	if first != 0 {
@@ -52,6 +45,26 @@ func Listen(addr, token string) (net.Listener, error) {
 			return nil, err
 		}
 	}
+}
+
+// CheckAddress tells whether Listen may be asked to open addr.
+func CheckAddress(addr, token string) error {
+	_, _, err := parseAddress(addr, token)
+	return err
+}
+
+func parseAddress(addr, token string) (host string, port int, err error) {
+	host, name, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", 0, err
+	}
+	if port, err = net.LookupPort("tcp", name); err != nil {
+		return "", 0, err
+	}
+	if token == "" && !loopback(host) {
+		return "", 0, fmt.Errorf("%s: %w", addr, ErrNeedsToken)
+	}
+	return host, port, nil
 }
 
 func loopback(host string) bool {
