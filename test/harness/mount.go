@@ -65,7 +65,7 @@ func Mount(t testing.TB, o Options) *Mnt {
 		if m.Barked() {
 			t.Errorf("the mount's watchdog had to kill the daemon")
 		}
-		for _, bad := range []string{"panic:", "WARNING: DATA RACE", "fatal error:"} {
+		for _, bad := range []string{"panic:", "panic in", "WARNING: DATA RACE", "fatal error:"} {
 			if strings.Contains(log, bad) {
 				t.Errorf("the daemon's log has %q", bad)
 			}

@@ -83,9 +83,10 @@ func (w *Watch) loop() {
 		if stop {
 			return
 		}
+		// Woken at once: the kernel merges equal events that wait to be read.
+		unix.Poll([]unix.PollFd{{Fd: int32(w.fd), Events: unix.POLLIN}}, 50)
 		n, err := unix.Read(w.fd, buf)
 		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
-			time.Sleep(time.Millisecond)
 			continue
 		}
 		if err != nil {
@@ -127,6 +128,22 @@ func (w *Watch) Events(name string) []Event {
 		}
 	}
 	return some
+}
+
+// Saw fails the test unless whatever appeared under the name was one of the
+// known contents. It is for many publishes in a row, of which the kernel may
+// merge some into one event.
+func (w *Watch) Saw(t testing.TB, name string, known func(sum string) bool) {
+	t.Helper()
+	events := w.Events(name)
+	if len(events) == 0 {
+		t.Errorf("nothing was seen of %s", name)
+	}
+	for _, e := range events {
+		if !e.Appeared() || !known(e.Sum) {
+			t.Errorf("seen of %s: %v", name, e)
+		}
+	}
 }
 
 // Published waits until the name has appeared as often as there are sums,

@@ -178,7 +178,7 @@ func TestUmountWithHeldSession(t *testing.T) {
 
 // SIGTERM publishes what is closed, holds what is open, and unmounts.
 func TestTermDrains(t *testing.T) {
-	m := harness.Mount(t, harness.Options{})
+	m := harness.Mount(t, harness.Options{Flags: []string{"--drain-timeout=1s"}})
 	src, sum := harness.Source(t, "whole", 20<<20)
 	harness.MustRun(t, "cp", src, m.In("whole"))
 	writer := harness.Background(t, harness.Shell(m.Dir, "exec > open; echo unfinished; exec sleep 50"))

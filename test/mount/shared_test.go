@@ -26,7 +26,7 @@ var shares = []struct {
 	{"tee", `printf 'a\nb\n' | tee "$F" > /dev/null`, []string{"a\nb\n"}},
 	{"dd", `printf abc | dd of="$F" bs=1 status=none`, []string{"abc"}},
 	{"xargs", `seq 1 5 | xargs -n 1 echo > "$F"`, []string{"1\n2\n3\n4\n5\n"}},
-	{"append", `echo a > "$F"; echo b >> "$F"`, []string{"a\n", "a\nb\n"}},
+	{"append", `echo a > "$F"; sleep 0.1; echo b >> "$F"`, []string{"a\n", "a\nb\n"}},
 	// The builtin borrows descriptor 1 and gives it back: a close by the
 	// opener, after something was written.
 	{"exec redirection", `exec 5> "$F"; echo a >&5; sleep 0.3; /bin/echo b >&5; exec 5>&-`, []string{"a\n", "a\nb\n"}},
