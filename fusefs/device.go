@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -119,7 +120,7 @@ func NewMount(mountpoint string, o MountOptions) (*Mount, error) {
 		m.dev.Close()
 		return nil, fmt.Errorf("fuse handshake: %w", err)
 	}
-	o.FS.SetNotifier(kernelNotifier{fd: fd, log: o.Logger})
+	o.FS.SetNotifier(kernelNotifier{dev: m.dev, log: o.Logger})
 	m.startReader()
 	go m.wait()
 	return m, nil
@@ -222,13 +223,13 @@ func (m *Mount) dispatch(buf *staging.Buffer, b []byte, n int) {
 	in := (*fuse.InHeader)(unsafe.Pointer(&b[0]))
 	start := time.Now()
 	var errno syscall.Errno
-	op := in.Opcode
+	op, unique := in.Opcode, in.Unique
 	switch {
 	case op == opWrite:
-		errno = m.write(b[:n])
+		errno = m.guard(unique, func() syscall.Errno { return m.write(b[:n]) })
 		buf.Release()
 	case op == opRead:
-		errno = m.readFile(b, buf)
+		errno = m.guard(unique, func() syscall.Errno { return m.readFile(b, buf) })
 		buf.Release()
 	case op == opReaddir || op == opReaddirplus || op == opGetxattr || op == opListxattr:
 		// A small request with a reply that may be large: swap the buffers.
@@ -254,6 +255,21 @@ func (m *Mount) dispatch(buf *staging.Buffer, b []byte, n int) {
 	if m.o.Observer != nil {
 		m.o.Observer.Op(opName(op), errno, time.Since(start))
 	}
+}
+
+// guard turns a panic into EIO for the one request that met it, as go-fuse does
+// for those that it handles. An answer that was sent already is not sent again:
+// the kernel refuses it.
+func (m *Mount) guard(unique uint64, serve func() syscall.Errno) (errno syscall.Errno) {
+	defer func() {
+		if r := recover(); r != nil {
+			m.o.Logger.Error("panic while serving a request", "panic", r, "stack", string(debug.Stack()))
+			var out [unsafe.Sizeof(fuse.OutHeader{})]byte
+			m.reply(out[:replyError(out[:], unique, syscall.EIO)])
+			errno = syscall.EIO
+		}
+	}()
+	return serve()
 }
 
 // handle passes a request to go-fuse and sends the reply, if there is one.

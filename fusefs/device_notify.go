@@ -2,17 +2,17 @@ package fusefs
 
 import (
 	"log/slog"
+	"os"
 	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
-	"golang.org/x/sys/unix"
 )
 
 // kernelNotifier writes notifications to /dev/fuse. The kernel takes the
 // directory's lock for them, which a request under way may hold, so they are
 // written by the goroutine of notify.go and never by a handler.
 type kernelNotifier struct {
-	fd  int
+	dev *os.File
 	log *slog.Logger
 }
 
@@ -31,7 +31,7 @@ func notify[T any](n kernelNotifier, code int32, body T, name string) {
 	*(*fuse.OutHeader)(unsafe.Pointer(&b[0])) = fuse.OutHeader{Length: uint32(total), Status: code}
 	copy(b[readHeader:size], unsafe.Slice((*byte)(unsafe.Pointer(&body)), unsafe.Sizeof(body)))
 	copy(b[size:], name)
-	if _, err := unix.Write(n.fd, b); err != nil {
+	if _, err := n.dev.Write(b); err != nil {
 		// ENOENT and ENOTDIR: the kernel does not know the node or the name.
 		n.log.Debug("notification not taken by the kernel", "code", code, "name", name, "err", err)
 	}

@@ -267,10 +267,10 @@ func (fs *FS) pathLocked(p *node, name string) (string, error) {
 		}
 		size += len(n.links[0].name) + 1
 	}
-	if name == "" {
-		size--
+	if name == "" && size > 0 {
+		size-- // no slash behind the last component
 	}
-	path := make([]byte, max(size, 0))
+	path := make([]byte, size)
 	at := size - len(name)
 	copy(path[at:], name)
 	for n := p; n != fs.root; n = n.links[0].parent {
