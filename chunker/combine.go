@@ -37,6 +37,14 @@ func Combine(crc1, crc2 uint32, len2 int64) uint32 {
 	return crc1 ^ crc2
 }
 
+// ZeroSum returns the CRC32C of n zero bytes, which is what a hole reads as. It
+// costs as much as one Combine, however long the hole is.
+func ZeroSum(n int64) uint32 {
+	// Appending zeros to nothing, with the inversions that CRC32C begins and
+	// ends with.
+	return ^Combine(^uint32(0), 0, n)
+}
+
 // multiply returns a*b mod P. It takes a in digits of four bits, the highest
 // power first, so that each step multiplies by x^4 and adds a multiple of b.
 func multiply(a, b uint32) uint32 {

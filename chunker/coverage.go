@@ -186,8 +186,8 @@ func (c *Coverage) Known(e Extent) bool {
 	return e.Empty() || e.End <= c.size && !c.missing.Overlaps(e)
 }
 
-// Blank reports whether no byte of e was ever written: it is a hole, or
-// missing.
+// Blank reports whether no byte of e counts as written: each is a hole, or
+// missing, or behind the end.
 func (c *Coverage) Blank(e Extent) bool { return !c.written.Overlaps(e) }
 
 // Missing returns the extents below the size that are neither written nor

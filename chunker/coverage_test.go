@@ -125,6 +125,9 @@ func checkCoverage(t interface {
 		if got, want := c.Known(e), m.part(p)[missing] == 0; got != want {
 			t.Fatalf("Known(%v) = %v", e, got)
 		}
+		if got, want := c.Blank(e), m.part(p)[written] == 0; got != want {
+			t.Fatalf("Blank(%v) = %v", e, got)
+		}
 	}
 }
 

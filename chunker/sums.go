@@ -210,18 +210,3 @@ func Checksum(p []byte) uint32 { return crc32.Checksum(p, castagnoli) }
 
 // Update is the CRC32C of bytes with the sum crc followed by p.
 func Update(crc uint32, p []byte) uint32 { return crc32.Update(crc, castagnoli, p) }
-
-// ZeroSum returns the CRC32C of n zero bytes, which is what a hole reads as,
-// in time that grows with the logarithm of n.
-func ZeroSum(n int64) uint32 {
-	var sum uint32
-	one, length := Checksum([]byte{0}), int64(1)
-	for ; n > 0; n >>= 1 {
-		if n&1 != 0 {
-			sum = Combine(sum, one, length)
-		}
-		one = Combine(one, one, length)
-		length *= 2
-	}
-	return sum
-}

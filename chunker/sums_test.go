@@ -74,6 +74,17 @@ func TestMultiplyBitByBit(t *testing.T) {
 	}
 }
 
+func TestZeroSum(t *testing.T) {
+	for _, n := range []int64{0, 1, 2, 3, 4095, 4096, 1<<20 + 7} {
+		if got, want := ZeroSum(n), Checksum(make([]byte, n)); got != want {
+			t.Errorf("%d zeros: %08x, want %08x", n, got, want)
+		}
+	}
+	if got, want := ZeroSum(1<<40), Combine(ZeroSum(1<<39), ZeroSum(1<<39), 1<<39); got != want {
+		t.Errorf("a TiB of zeros: %08x, want %08x", got, want)
+	}
+}
+
 // known is the naive model of Sums: the bytes of the file, and the runs whose
 // sum is known. Runs that meet inside a part become one; a run that loses a
 // byte is gone altogether.
@@ -316,13 +327,5 @@ func BenchmarkCombine(b *testing.B) {
 				b.Log("never")
 			}
 		})
-	}
-}
-
-func TestZeroSum(t *testing.T) {
-	for _, n := range []int64{0, 1, 2, 3, 4095, 4096, 1<<20 + 7} {
-		if got, want := ZeroSum(n), Checksum(make([]byte, n)); got != want {
-			t.Errorf("%d zeros: %08x, want %08x", n, got, want)
-		}
 	}
 }

@@ -31,8 +31,10 @@ func (f *File) CloneFrom(src *os.File, size int64) error {
 	return f.alone(everything, func() error {
 		var failed error
 		// Control keeps src from being closed meanwhile.
-		err := conn.Control(func(fd uintptr) { failed = f.cloneFrom(int(fd), size) })
-		return errors.Join(err, failed)
+		if conn.Control(func(fd uintptr) { failed = f.cloneFrom(int(fd), size) }) != nil {
+			return &os.PathError{Op: string(OpClone), Path: src.Name(), Err: os.ErrClosed}
+		}
+		return failed
 	})
 }
 
