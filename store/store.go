@@ -239,7 +239,9 @@ type Published struct {
 	Attr Attr
 	// InPlace is set when the content was copied into the existing file, to
 	// keep its other hard links, instead of replacing it: the exception to
-	// W1 that docs/SEMANTICS.md describes.
+	// W1 that docs/SEMANTICS.md describes. The staging file is then left
+	// under its name, as the redo record: the caller removes it once the
+	// session is forgotten.
 	InPlace bool
 }
 

@@ -19,10 +19,14 @@ import (
 // This is the exception to W1: meanwhile a reader of the store sees some of
 // both. What makes it safe is that the staging file is the redo record. It is
 // durable, under its name, before the first byte of the old content is gone,
-// and is removed only after the new content is durable, both whatever
-// f.Durability says. Until then Complete can be called again, after an error
-// as after a crash, and copies all of it again. Room for the content is
-// reserved at first, so that a full disk is found out before anything changed.
+// and the new content is durable when Complete returns, both whatever
+// f.Durability says. Complete can be called again, after an error as after a
+// crash, and copies all of it again. So that this is true up to the moment in
+// which the caller has forgotten the session, the staging file is left to the
+// caller, who removes it then (Published.InPlace).
+//
+// Room for the content is reserved at first: a full disk is found out before
+// anything has changed.
 func (u *upload) publishInPlace(parent *dir, name string, f store.Final) (store.Published, error) {
 	dst, err := openInPlace(parent, name)
 	if err != nil {
@@ -48,9 +52,6 @@ func (u *upload) publishInPlace(parent *dir, name string, f store.Final) (store.
 	}
 	if err := durable.SyncFile(dst); err != nil {
 		return store.Published{}, fmt.Errorf("sync the content replaced in place: %w", err)
-	}
-	if err := unlinkStaged(f.Staged); err != nil {
-		return store.Published{}, fmt.Errorf("remove staging file: %w", err)
 	}
 	a, err := fdnode.Node{F: dst}.Stat()
 	return store.Published{Attr: a, InPlace: true}, err

@@ -35,6 +35,9 @@ var (
 
 // ReadAt reads as io.ReaderAt does.
 func (f *file) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, unix.EINVAL
+	}
 	n, err := f.F.ReadAt(p, off)
 	if errors.Is(err, os.ErrClosed) {
 		err = unix.EBADF
@@ -68,9 +71,6 @@ func bare(err error) error {
 	var errno unix.Errno
 	if errors.As(err, &errno) {
 		return errno
-	}
-	if errors.Is(err, os.ErrInvalid) {
-		return unix.EINVAL
 	}
 	return err
 }

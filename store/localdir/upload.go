@@ -95,7 +95,7 @@ func (u *upload) Abort(context.Context) error { return nil }
 // gone, was exchanged, or has not f.Size bytes.
 //
 // The staging file is renamed to f.Path. If what is there has other names too,
-// its content is replaced instead, and the staging file removed: see inplace.go.
+// its content is replaced instead, and the staging file stays: see inplace.go.
 // A symlink at f.Path is replaced itself.
 //
 // After a crash Complete may be called again; where the rename was done
@@ -283,8 +283,8 @@ func unlinkStaged(s store.Staged) error {
 }
 
 // Completed reports whether f.Path is the staging file. A publish in place
-// (Published.InPlace) cannot be told so: its staging file is there until it is
-// done, and Complete may be called again.
+// (Published.InPlace) cannot be told so; the staging file is still there then,
+// and Complete is to be called again.
 func (u *upload) Completed(ctx context.Context, f store.Final) (bool, error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
