@@ -227,8 +227,11 @@ func (fs *FS) keep(p *node, name string) {
 		fs.mu.RUnlock()
 		return
 	}
-	read := n.isRegular() && n.handles > 0
+	read, s := n.isRegular() && n.handles > 0, n.session
 	fs.mu.RUnlock()
+	if s != nil {
+		s.KeepBase()
+	}
 	if read {
 		f, err := fs.openFile(n)
 		if err == nil {

@@ -180,10 +180,22 @@ func (s *Session) holdKilled() {
 	s.hold(reason)
 }
 
+// KeepBase keeps the published content at hand: its name is about to go away,
+// and the next write through an open handle starts from it all the same.
+func (s *Session) KeepBase() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state != StatePublished || len(s.writers) == 0 {
+		return
+	}
+	if _, _, err := s.openBase(); err != nil {
+		s.e.o.Logger.Debug("published content cannot be kept for open handles", "path", s.Path(), "err", err)
+	}
+}
+
 // Unlink tells the session that its name is gone: it is never published, its
 // bytes stay readable through open handles, and it is dropped at the last
-// release, or now if nobody writes. The caller removes the published file, if
-// there is one, afterwards, and holds the path frozen meanwhile.
+// release, or now if nobody writes. The caller holds the path frozen.
 func (s *Session) Unlink() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -191,13 +203,6 @@ func (s *Session) Unlink() {
 		return
 	}
 	s.unlinked = true
-	if s.state == StatePublished && len(s.writers) > 0 {
-		// The next write through an open handle starts from what the name
-		// showed last, and then nobody can open it any more.
-		if _, _, err := s.openBase(); err != nil {
-			s.e.o.Logger.Debug("published content of an unlinked file cannot be kept", "path", s.Path(), "err", err)
-		}
-	}
 	if s.journaled {
 		// A crash must not bring the name back.
 		s.e.o.Journal.Delete(s.id)

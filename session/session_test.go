@@ -755,6 +755,26 @@ func TestUnlinkedFileStaysReadable(t *testing.T) {
 	require.Empty(t, w.leftovers())
 }
 
+func TestWriteAfterPublishAndUnlink(t *testing.T) {
+	w := newWorld(t)
+	s, h := w.create("f")
+	writeAt(t, h, 0, []byte("published"), 1)
+	require.NoError(t, h.Flush(ctx, flushBy(me, 1)))
+	thaw := w.Freeze("f")
+	s.KeepBase()
+	require.NoError(t, os.Remove(filepath.Join(w.top, "f")))
+	s.Unlink()
+	thaw()
+	writeAt(t, h, 0, []byte("P"), 1)
+	got := make([]byte, 20)
+	n, _ := s.ReadAt(got, 0)
+	require.Equal(t, "Published", string(got[:n]), "the open handle goes on with what it had")
+	require.NoError(t, h.Flush(ctx, flushBy(me, 1)))
+	h.Release(ctx)
+	require.Nil(t, w.published("f"))
+	require.Empty(t, w.leftovers())
+}
+
 func TestPublishFailureHoldsAndCanBeRetried(t *testing.T) {
 	w := newWorld(t)
 	require.NoError(t, os.Mkdir(filepath.Join(w.top, "d"), 0o755))
