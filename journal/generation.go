@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -29,6 +30,53 @@ type generation struct {
 	space *space
 	// settled is what its tables took when they held no garbage, in bytes.
 	settled int64
+	readers sync.WaitGroup
+}
+
+// current hands the current generation to readers. One that was replaced
+// stays open until its last reader is done.
+type current struct {
+	mu  sync.Mutex
+	gen *generation // nil when the journal is closed
+	old sync.WaitGroup
+}
+
+// acquire returns the current generation; the caller calls readers.Done on it.
+func (c *current) acquire() (*generation, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gen == nil {
+		return nil, ErrClosed
+	}
+	c.gen.readers.Add(1)
+	return c.gen, nil
+}
+
+// set makes g current, and returns what was before.
+func (c *current) set(g *generation) *generation {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before := c.gen
+	c.gen = g
+	return before
+}
+
+// replace makes g current, and calls done when nobody reads the one before
+// any more.
+func (c *current) replace(g *generation, done func(before *generation)) {
+	before := c.set(g)
+	c.old.Go(func() {
+		before.readers.Wait()
+		done(before)
+	})
+}
+
+// close closes the current generation when nobody reads it any more.
+func (c *current) close() error {
+	g := c.set(nil)
+	g.readers.Wait()
+	c.old.Wait()
+	return g.db.Close()
 }
 
 func openGeneration(dir string, l *slog.Logger) (*generation, error) {
@@ -59,19 +107,25 @@ func (g *generation) commit(txn *badger.Txn, room int64, timeout time.Duration) 
 		txn.Discard()
 		return false, err
 	}
+	if err := within(timeout, txn.Commit); err != nil {
+		return false, fmt.Errorf("commit: %w", err)
+	}
+	return g.space.used(room), nil
+}
+
+// within runs f and returns its error, or ErrStalled when it takes longer than
+// d; f then goes on by itself.
+func within(d time.Duration, f func() error) error {
 	done := make(chan error, 1)
-	txn.CommitWith(func(err error) { done <- err })
-	timer := time.NewTimer(timeout)
+	go func() { done <- f() }()
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case err := <-done:
-		if err != nil {
-			return false, fmt.Errorf("commit: %w", err)
-		}
+		return err
 	case <-timer.C:
-		return false, fmt.Errorf("commit: %w (waited %v)", ErrStalled, timeout)
+		return fmt.Errorf("%w (waited %v)", ErrStalled, d)
 	}
-	return g.space.used(room), nil
 }
 
 // currentGeneration returns the name of the database in dir. A new journal is

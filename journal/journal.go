@@ -21,19 +21,18 @@ type Journal struct {
 	observer     Observer
 	syncWrites   bool
 	stallTimeout time.Duration
+	garbageFloor int64
 	fsync        func(*os.File) error // (*os.File).Sync; tests record or fail it
 
 	lock     *dirLock
 	queue    *queue
 	sessions ids
 	written  chan struct{} // closed when the writer has ended
-	stalled  atomic.Bool
 	orphans  atomic.Int64
 	gen      atomic.Uint64 // of the newest extents records
 
-	closing  chan struct{} // closed when Close begins: readers end
-	reads    sync.RWMutex  // read-held while db is read, held to close or change it
-	db       *badger.DB    // of the current generation
+	closing  chan struct{} // closed when Close has drained the queue: readers end
+	current  current
 	once     sync.Once
 	closeErr error
 }
@@ -57,7 +56,8 @@ func Open(dir string, o Options) (*Journal, error) {
 		return nil, err
 	}
 	j := &Journal{
-		dir: dir, log: o.Logger, observer: o.Observer, syncWrites: o.SyncWrites, stallTimeout: o.StallTimeout,
+		garbageFloor: o.garbageFloor,
+		dir:          dir, log: o.Logger, observer: o.Observer, syncWrites: o.SyncWrites, stallTimeout: o.StallTimeout,
 		fsync: (*os.File).Sync, lock: lock, queue: newQueue(),
 		written: make(chan struct{}), closing: make(chan struct{}),
 	}
@@ -89,25 +89,25 @@ func (j *Journal) open() error {
 	if err != nil {
 		return err
 	}
-	j.db = g.db
 	w := &writer{j: j, gen: g, spilled: make(map[string]bool)}
 	j.gen.Store(uint64(time.Now().UnixNano()))
-	empty, err := j.scanIDs(w.spilled)
+	empty, err := j.scanIDs(g.db, w.spilled)
 	if err == nil {
-		err = j.settleFormat(dir, empty)
+		err = j.settleFormat(g, empty)
 	}
 	if err != nil {
 		return errors.Join(err, g.db.Close())
 	}
 	g.settled = g.tableBytes()
+	j.current.set(g)
 	go w.run()
 	return nil
 }
 
 // settleFormat checks the format record, and writes it into a new journal.
-func (j *Journal) settleFormat(dir string, empty bool) error {
+func (j *Journal) settleFormat(g *generation, empty bool) error {
 	var rec []byte
-	err := j.db.View(func(txn *badger.Txn) error {
+	err := g.db.View(func(txn *badger.Txn) error {
 		item, err := txn.Get(formatKey)
 		if err != nil {
 			return err
@@ -117,9 +117,9 @@ func (j *Journal) settleFormat(dir string, empty bool) error {
 	})
 	switch {
 	case errors.Is(err, badger.ErrKeyNotFound) && empty:
-		err := j.db.Update(func(txn *badger.Txn) error { return txn.Set(formatKey, encodeFormat(FormatVersion)) })
+		err := g.db.Update(func(txn *badger.Txn) error { return txn.Set(formatKey, encodeFormat(FormatVersion)) })
 		if err == nil {
-			err = syncFiles(dir, j.fsync)
+			err = syncFiles(g.dir, j.fsync)
 		}
 		if err != nil {
 			return fmt.Errorf("journal %s: %w", j.dir, err)
@@ -257,27 +257,13 @@ func (j *Journal) close() error {
 	j.queue.close()
 	<-j.written
 	close(j.closing)
-	failure := j.queue.failure()
-	done := make(chan error, 1)
-	go func() {
-		j.reads.Lock()
-		defer j.reads.Unlock()
-		err := j.db.Close()
-		done <- errors.Join(err, j.lock.release())
-	}()
-	if !j.stalled.Load() {
-		if err := <-done; err != nil {
-			return errors.Join(failure, fmt.Errorf("journal %s: close: %w", j.dir, err))
-		}
-		return failure
+	// Badger waits for a disk that fails, perhaps for ever; the lock then ends
+	// with the process.
+	err := within(j.stallTimeout, func() error { return errors.Join(j.current.close(), j.lock.release()) })
+	if err != nil {
+		err = fmt.Errorf("journal %s: close: %w", j.dir, err)
 	}
-	// Badger waits for the disk. The lock ends with the process at the latest.
-	select {
-	case err := <-done:
-		return errors.Join(failure, err)
-	case <-time.After(j.stallTimeout):
-		return errors.Join(failure, fmt.Errorf("journal %s: close: %w", j.dir, ErrStalled))
-	}
+	return errors.Join(j.queue.failure(), err)
 }
 
 // ids is the set of recorded sessions.

@@ -28,6 +28,8 @@ type Options struct {
 	// StallTimeout is how long one commit may take before the journal gives
 	// up on the disk and fails every write with ErrStalled. Default 60 s.
 	StallTimeout time.Duration
+
+	garbageFloor int64 // for tests; default garbageFloor
 }
 
 // Observer is told what the journal does.
@@ -44,6 +46,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.StallTimeout <= 0 {
 		o.StallTimeout = 60 * time.Second
+	}
+	if o.garbageFloor <= 0 {
+		o.garbageFloor = garbageFloor
 	}
 	if o.Observer == nil {
 		o.Observer = noObserver{}
@@ -66,6 +71,9 @@ const (
 	// is allocated on disk for its log: the table, one transaction that
 	// overshoots, and that transaction's nodes.
 	memTableAlloc = memTable + 2*(memTable*15/100)
+	// garbageFloor is how many bytes of tables are let be, whatever is in
+	// them; twice what was there after the last copy comes on top.
+	garbageFloor = 6 << 20
 	// maxRecord bounds one encoded record. Longer lists of extents are split
 	// over several.
 	maxRecord = 64 << 10

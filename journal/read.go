@@ -64,7 +64,9 @@ func (j *Journal) Get(ctx context.Context, id string) (Entry, error) {
 
 func (j *Journal) walk(ctx context.Context, fn func(Entry) error, bad func(error) error) error {
 	r := &reader{j: j, fn: fn, bad: bad, orphans: make(map[string]int)}
-	if err := r.run(ctx, sessionPrefix); err != nil {
+	err := r.run(ctx, sessionPrefix)
+	evict(j.dir)
+	if err != nil {
 		return err
 	}
 	j.dropOrphans(r.orphans)
@@ -95,14 +97,15 @@ type reader struct {
 }
 
 func (r *reader) run(ctx context.Context, pre []byte) error {
-	r.j.reads.RLock()
-	defer r.j.reads.RUnlock()
-	select {
-	case <-r.j.closing:
-		return ErrClosed
-	default:
+	g, err := r.j.current.acquire()
+	if err != nil {
+		return err
 	}
-	view := r.j.db.NewTransaction(false)
+	defer g.readers.Done()
+	if err := r.stop(ctx); err != nil {
+		return err
+	}
+	view := g.db.NewTransaction(false)
 	defer view.Discard()
 	o := badger.DefaultIteratorOptions
 	o.PrefetchValues = false // values stand beside their keys
@@ -221,9 +224,9 @@ func (r *reader) flush() error {
 
 // scanIDs fills j.sessions and notes the sessions that have extents records.
 // It reports whether the database holds nothing at all.
-func (j *Journal) scanIDs(spilled map[string]bool) (empty bool, err error) {
+func (j *Journal) scanIDs(db *badger.DB, spilled map[string]bool) (empty bool, err error) {
 	empty = true
-	err = j.db.View(func(txn *badger.Txn) error {
+	err = db.View(func(txn *badger.Txn) error {
 		o := badger.DefaultIteratorOptions
 		o.PrefetchValues = false
 		it := txn.NewIterator(o)

@@ -11,8 +11,10 @@ import (
 	"github.com/dgraph-io/badger/v4"
 )
 
-// garbageFloor is how many bytes of tables are let be, whatever is in them.
-const garbageFloor = 6 << 20
+// errSwitch is a failure while CURRENT was changed. Which generation it names
+// is not known then: both are whole, so both stay, and nothing more may be
+// written into either.
+var errSwitch = errors.New("changing CURRENT")
 
 // maintain is called when Badger has flushed a table. It gives memory back
 // and copies the generation if half of it may be garbage. A copy that fails
@@ -20,10 +22,15 @@ const garbageFloor = 6 << 20
 func (w *writer) maintain() {
 	evict(w.gen.dir)
 	size := w.gen.tableBytes()
-	if size < garbageFloor+2*w.gen.settled {
+	if size < w.j.garbageFloor+2*w.gen.settled {
 		return
 	}
-	if err := w.rewrite(size); err != nil {
+	err := w.rewrite(size)
+	if errors.Is(err, ErrStalled) || errors.Is(err, errSwitch) {
+		w.fail(err)
+		return
+	}
+	if err != nil {
 		w.j.log.Warn("journal: copying it without its garbage failed; it goes on as it is", "dir", w.j.dir, "err", err)
 		w.gen.settled = size
 	}
@@ -57,23 +64,24 @@ func (w *writer) rewrite(size int64) error {
 	}
 	records, err := w.copyTo(next)
 	if err == nil {
-		err = syncFiles(dir, w.j.fsync)
+		err = within(w.j.stallTimeout, func() error { return syncFiles(dir, w.j.fsync) })
 	}
-	if err == nil {
-		err = setCurrent(w.j.dir, name, w.j.fsync)
+	if errors.Is(err, ErrStalled) {
+		return err // to close it would wait for the same disk
 	}
 	if err != nil {
 		return errors.Join(err, next.db.Close(), os.RemoveAll(dir))
 	}
-	old := w.gen
+	if err := within(w.j.stallTimeout, func() error { return setCurrent(w.j.dir, name, w.j.fsync) }); err != nil {
+		return fmt.Errorf("%w: %w", errSwitch, err)
+	}
 	next.settled = next.tableBytes()
 	w.gen = next
-	w.j.reads.Lock() // waits for readers of the old one
-	w.j.db = next.db
-	w.j.reads.Unlock()
-	if err := errors.Join(old.db.Close(), os.RemoveAll(old.dir)); err != nil {
-		w.j.log.Warn("journal: removing what was copied", "dir", old.dir, "err", err)
-	}
+	w.j.current.replace(next, func(before *generation) {
+		if err := errors.Join(before.db.Close(), os.RemoveAll(before.dir)); err != nil {
+			w.j.log.Warn("journal: removing what was copied", "dir", before.dir, "err", err)
+		}
+	})
 	w.j.log.Debug("journal: copied without its garbage", "records", records, "before", size, "after", next.settled,
 		"took", time.Since(start))
 	return nil

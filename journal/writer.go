@@ -40,10 +40,7 @@ func (w *writer) run() {
 		}
 		err := w.write(c)
 		if err != nil {
-			err = fmt.Errorf("journal %s: %w", w.j.dir, err)
-			if w.j.queue.fail(err) {
-				w.j.log.Error("journal: write failed; nothing more is recorded until the next start", "dir", w.j.dir, "err", err)
-			}
+			err = w.fail(err)
 		}
 		ops := c.ops
 		c.finish(err)
@@ -53,6 +50,15 @@ func (w *writer) run() {
 			w.maintain()
 		}
 	}
+}
+
+// fail ends all writing with err, and says so once.
+func (w *writer) fail(err error) error {
+	err = fmt.Errorf("journal %s: %w", w.j.dir, err)
+	if w.j.queue.fail(err) {
+		w.j.log.Error("journal: write failed; nothing more is recorded until the next start", "dir", w.j.dir, "err", err)
+	}
+	return err
 }
 
 // write brings one group into the database.
@@ -69,8 +75,8 @@ func (w *writer) write(c *Commit) error {
 	if !c.sync && !w.j.syncWrites {
 		return nil
 	}
-	start := time.Now()
-	if err := syncFiles(w.gen.dir, w.j.fsync); err != nil {
+	start, dir := time.Now(), w.gen.dir
+	if err := within(w.j.stallTimeout, func() error { return syncFiles(dir, w.j.fsync) }); err != nil {
 		return fmt.Errorf("sync: %w", err)
 	}
 	w.j.observer.Synced(time.Since(start))
@@ -177,9 +183,6 @@ func (w *writer) commit() error {
 	w.txn = nil
 	rotated, err := w.gen.commit(txn, w.room, w.j.stallTimeout)
 	w.rotated = w.rotated || rotated
-	if errors.Is(err, ErrStalled) {
-		w.j.stalled.Store(true)
-	}
 	return err
 }
 
