@@ -10,9 +10,9 @@
 //	GET  /v1/status                       what the mount is and does
 //	GET  /v1/sessions                     every unpublished session
 //	GET  /v1/sessions/{session}           one of them
-//	POST /v1/sessions/{session}/publish   publish a held session; ?force=1 fills what is missing with zeros
-//	POST /v1/sessions/{session}/abort     drop a session and its data; ?force=1 also while it has writers
-//	POST /v1/sessions/{session}/retry     try again to publish a session whose publish failed
+//	POST /v1/sessions/{session}/publish   publish a held session; ?force=1 makes what is missing holes
+//	POST /v1/sessions/{session}/abort     drop a session and its data
+//	POST /v1/sessions/{session}/retry     try again to publish a session whose publish failed; ?force=1
 //	POST /v1/unmount                      unmount, drain and end
 //
 // {session} is an id, the beginning of an id that fits no other, or a path in

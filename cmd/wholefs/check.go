@@ -31,6 +31,9 @@ func withDeadline(d time.Duration, do func() error) error {
 	}
 }
 
+// statFor stats path with a deadline. It asks the filesystem first: a stat
+// alone may be answered from the kernel's memory for a while after the daemon
+// of a mount has died.
 func statFor(path string, d time.Duration) (info os.FileInfo, err error) {
 	type answer struct {
 		info os.FileInfo
@@ -38,6 +41,11 @@ func statFor(path string, d time.Duration) (info os.FileInfo, err error) {
 	}
 	done := make(chan answer, 1)
 	err = withDeadline(d, func() error {
+		var st unix.Statfs_t
+		if err := unix.Statfs(path, &st); isStale(err) {
+			done <- answer{nil, err}
+			return nil
+		}
 		info, err := os.Stat(path)
 		done <- answer{info, err}
 		return nil

@@ -279,7 +279,7 @@ func (d *daemon) detach() {
 		}
 		select {
 		case <-d.mount.Done():
-		case <-time.After(time.Second):
+		case <-time.After(200 * time.Millisecond):
 			return // programs still have files open: the end of the process tells them
 		}
 	}

@@ -59,33 +59,63 @@ func claimHouse(storePath, stateDir string, by owner) (_ *house, err error) {
 	if h.stateDir == "" {
 		h.stateDir = st.StateDir()
 	}
-	by.PID, by.Store = syscall.Getpid(), st.String()
-	if err := h.lock(h.stateDir, by); err != nil {
+	by.PID, by.Store, by.StateDir = syscall.Getpid(), st.String(), h.stateDir
+	// The staging directory lies in the store whatever --state-dir says. So
+	// the store's own state directory is locked too: two daemons there would
+	// remove each other's staging files as orphans.
+	own, err := h.lock(st.StateDir())
+	if err != nil {
 		return nil, err
 	}
-	// The staging directory lies in the store whatever --state-dir says: two
-	// daemons there would remove each other's staging files as orphans.
+	if err := h.checkJournal(own.last); err != nil {
+		return nil, err
+	}
 	if same, err := sameFile(h.stateDir, st.StateDir()); err != nil {
 		return nil, err
 	} else if !same {
-		if err := h.lock(st.StateDir(), by); err != nil {
+		other, err := h.lock(h.stateDir)
+		if err != nil {
+			return nil, err
+		}
+		if err := other.claim(by); err != nil {
 			return nil, err
 		}
 	}
-	return h, nil
+	return h, own.claim(by)
 }
 
-func (h *house) lock(dir string, by owner) error {
-	unlock, err := lockState(dir, by)
+func (h *house) lock(dir string) (*stateLock, error) {
+	l, err := lockState(dir)
 	if err != nil {
-		return wayOutOfLock(err)
+		return nil, wayOutOfLock(err)
 	}
-	h.closers = append(h.closers, func() error { unlock(); return nil })
-	return nil
+	h.closers = append(h.closers, l.unlock)
+	return l, nil
+}
+
+// checkJournal refuses a state directory whose journal does not know the
+// staging files that lie in the store: they would be removed as orphans,
+// though the journal that the store was mounted with before knows them.
+func (h *house) checkJournal(last owner) error {
+	if last.StateDir == "" {
+		return nil
+	}
+	if same, err := sameFile(h.stateDir, last.StateDir); err == nil && same {
+		return nil
+	}
+	names, err := os.ReadDir(h.stagingPath)
+	if err != nil || len(names) == 0 {
+		return nil
+	}
+	return fail("mount it with --state-dir="+last.StateDir+", or end them with wholefs session",
+		"%s has unfinished files, which the journal in %s knows", h.store, last.StateDir)
 }
 
 func sameFile(a, b string) (bool, error) {
 	ia, err := os.Stat(a)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
 	if err != nil {
 		return false, err
 	}

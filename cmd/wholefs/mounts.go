@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -152,14 +153,26 @@ func register(device, stateDir string) (remove func(), err error) {
 	}, nil
 }
 
-// registered returns the state directory of a mount.
+// registered returns the state directory of a mount. A link may be left of a
+// daemon that was killed, and its device number may belong to another mount
+// by now: the state directory has to say that it is this mount's.
 func registered(m mountEntry) string {
+	var candidates []string
 	for _, dir := range registerDirs() {
 		if to, err := os.Readlink(filepath.Join(dir, m.device)); err == nil {
-			return to
+			candidates = append(candidates, to)
 		}
 	}
-	return filepath.Join(m.source, stateDirName)
+	bySource, _ := stateOf(m.source)
+	candidates = slices.DeleteFunc(append(candidates, bySource), func(dir string) bool {
+		return lastOwner(dir).Mountpoint != m.mountpoint
+	})
+	for _, dir := range candidates {
+		if !stateFree(dir) {
+			return dir
+		}
+	}
+	return append(candidates, bySource)[0] // of a dead daemon
 }
 
 // isStale reports whether the error of a stat means that the daemon of a

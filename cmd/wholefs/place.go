@@ -52,10 +52,11 @@ func findPlace(arg string) (place, error) {
 	if found && m.fsType == fsType {
 		return mountPlace(m), nil
 	}
-	for _, dir := range []string{path, filepath.Join(path, stateDirName)} {
-		if !isState(dir) {
-			continue
-		}
+	dir, ok := path, isState(path)
+	if !ok {
+		dir, ok = stateOf(path)
+	}
+	if ok {
 		p := place{stateDir: dir}
 		if at := lastOwner(dir).Mountpoint; at != "" && !stateFree(dir) {
 			p.mountpoint = at

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -78,7 +77,7 @@ func (d *daemon) terminate() {
 	d.unmounting.Lock()
 	defer d.unmounting.Unlock()
 	d.draining.Store(true)
-	d.log.Info("ending", "drain_timeout", time.Duration(d.o.sessions.drainTimeout))
+	d.log.Info("ending", "drain_timeout", d.o.sessions.drainTimeout.String())
 	_, _ = systemd.SdNotify(false, systemd.SdNotifyStopping) // nobody may listen
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(d.o.sessions.drainTimeout))
 	defer cancel()
@@ -106,7 +105,7 @@ func (d *daemon) Unmount(_ context.Context, r control.UnmountRequest) (control.U
 	// Who asked may go away; what was begun is finished.
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	d.log.Info("unmount asked for", "timeout", timeout, "lazy", r.Lazy)
+	d.log.Info("unmount asked for", "timeout", timeout.String(), "lazy", r.Lazy)
 	if r.Lazy {
 		if err := d.mount.Unmount(true); err != nil {
 			return control.UnmountResult{}, fmt.Errorf("unmount %s: %w", d.o.mountpoint, err)
@@ -144,7 +143,7 @@ func (d *daemon) unmountWhileBusy(ctx context.Context, again func() bool) error 
 		}
 		select {
 		case <-ctx.Done():
-			return errors.Join(err, ctx.Err())
+			return err
 		case <-time.After(busyPoll):
 		}
 	}

@@ -29,6 +29,7 @@ const (
 type owner struct {
 	PID        int    `json:"pid"`
 	Store      string `json:"store"`
+	StateDir   string `json:"state_dir"`
 	Mountpoint string `json:"mountpoint,omitempty"`
 	PartSize   int64  `json:"part_size"`
 }
@@ -54,20 +55,26 @@ func (e *inUseError) Error() string {
 // ending, or a command that looks whether it is free, has it for moments.
 const lockGrace = 500 * time.Millisecond
 
-// lockState makes dir the caller's alone and says in it who that is. The
-// directory is made if it is not there.
-func lockState(dir string, by owner) (unlock func(), err error) {
+// stateLock is a state directory that belongs to this process.
+type stateLock struct {
+	f    *os.File
+	last owner // who had it before
+}
+
+// lockState makes dir the caller's alone. The directory is made if it is not
+// there.
+func lockState(dir string) (*stateLock, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o600)
+	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	for start := time.Now(); ; time.Sleep(20 * time.Millisecond) {
 		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
-			break
+			return &stateLock{f, readOwner(f)}, nil
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) || time.Since(start) > lockGrace {
 			defer f.Close()
@@ -77,19 +84,21 @@ func lockState(dir string, by owner) (unlock func(), err error) {
 			return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
 		}
 	}
-	text, err := json.Marshal(by)
-	if err == nil {
-		_, err = f.WriteAt(append(text, '\n'), 0)
-	}
-	if err == nil {
-		err = f.Truncate(int64(len(text)) + 1)
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return func() { f.Close() }, nil
 }
+
+// claim writes into the lock file who has it now.
+func (l *stateLock) claim(by owner) error {
+	text, err := json.Marshal(by)
+	if err != nil {
+		return err
+	}
+	if _, err := l.f.WriteAt(append(text, '\n'), 0); err != nil {
+		return err
+	}
+	return l.f.Truncate(int64(len(text)) + 1)
+}
+
+func (l *stateLock) unlock() error { return l.f.Close() }
 
 func readOwner(r io.ReaderAt) owner {
 	var o owner
@@ -122,12 +131,20 @@ func stateFree(dir string) bool {
 }
 
 // isState reports whether dir looks like a state directory.
-func isState(dir string) bool {
-	_, err := os.Lstat(filepath.Join(dir, lockName))
-	if err != nil {
-		return false
+func isState(dir string) bool { return exists(dir, lockName) && exists(dir, journalName) }
+
+// stateOf returns the state directory that the store at path was mounted with
+// the last time, if it ever was.
+func stateOf(path string) (dir string, ok bool) {
+	dir = filepath.Join(path, stateDirName)
+	if last := lastOwner(dir); last.StateDir != "" && isState(last.StateDir) {
+		return last.StateDir, true
 	}
-	_, err = os.Lstat(filepath.Join(dir, journalName))
+	return dir, isState(dir)
+}
+
+func exists(dir, name string) bool {
+	_, err := os.Lstat(filepath.Join(dir, name))
 	return err == nil
 }
 

@@ -142,11 +142,11 @@ func recorded(stateDir string) ([]control.Session, error) {
 	if !isState(stateDir) {
 		return nil, nil
 	}
-	unlock, err := lockState(stateDir, lastOwner(stateDir))
+	lock, err := lockState(stateDir)
 	if err != nil {
 		return nil, wayOutOfLock(err)
 	}
-	defer unlock()
+	defer lock.unlock()
 	j, err := journal.Open(stateDir+"/"+journalName, journal.Options{})
 	if err != nil {
 		return nil, err
