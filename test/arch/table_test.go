@@ -13,12 +13,11 @@ var imports = map[string][]string{
 	"telemetry": {},
 
 	"internal/durable":   {},
-	"internal/faults":    {},
 	"internal/fdnode":    {"store"},
 	"internal/procstate": {},
 
 	"staging": {"chunker", "internal/..."},
-	"journal": {"chunker", "store", "internal/faults"},
+	"journal": {"chunker", "store", "internal/..."},
 
 	"store/localdir":  {"store", "internal/..."},
 	"store/storetest": {"store"},
@@ -58,3 +57,17 @@ var pure = map[string][]string{
 var longFiles = map[string]string{}
 
 const maxLines = 500
+
+// skips are the files with tests that skip themselves, each with the reason
+// why that is not in silence: on the machine that "make test" asks for, none
+// of these is skipped.
+var skips = map[string]string{
+	"fusefs/attr_test.go":           "without the right to set file capabilities, which root has",
+	"journal/writer_test.go":        "on a filesystem without fallocate, and where tmpfs cannot be mounted",
+	"staging/clone_test.go":         "without a tmpfs at /dev/shm",
+	"store/localdir/create_test.go": "on a filesystem without ACLs, and where devices cannot be made",
+	"store/localdir/open_test.go":   "where filesystems cannot be mounted, which root can",
+	"store/localdir/suite_test.go":  "without a tmpfs at /dev/shm",
+	"store/storetest/storetest.go":  "for features that a store says it does not have",
+	"telemetry/metrics_test.go":     "without promtool; test/mount demands it",
+}

@@ -155,23 +155,39 @@ func (m *Mnt) start() error {
 	return nil
 }
 
-// waitReady waits until the mount is in the table and answers a stat.
+// waitReady waits until the mount is in the table and answers. The question
+// is one that the kernel cannot answer from its cache: a mount whose daemon
+// died may lie there still, and its attributes with it.
 func (m *Mnt) waitReady() error {
-	mounted := Poll(readyWithin, func() bool { return IsMounted(m.Dir) || !m.Running() })
-	if !mounted || !m.Running() {
-		return errors.New("the daemon did not mount")
-	}
 	answered := make(chan error, 1)
 	go func() {
-		_, err := os.Stat(m.Dir)
-		answered <- err
+		end := time.Now().Add(readyWithin)
+		for {
+			err := alive(m.Dir)
+			if err == nil || time.Now().After(end) || !m.Running() {
+				answered <- err
+				return
+			}
+			time.Sleep(3 * time.Millisecond)
+		}
 	}()
 	select {
 	case err := <-answered:
+		if err == nil && !m.Running() {
+			err = errors.New("the daemon ended")
+		}
 		return err
-	case <-time.After(readyWithin):
+	case <-time.After(readyWithin + 5*time.Second):
 		return errors.New("the mount does not answer")
 	}
+}
+
+func alive(dir string) error {
+	if !IsMounted(dir) {
+		return errors.New("not mounted")
+	}
+	var st unix.Statx_t
+	return unix.Statx(unix.AT_FDCWD, dir, unix.AT_STATX_FORCE_SYNC, unix.STATX_BASIC_STATS, &st)
 }
 
 // Running reports whether the daemon lives.
