@@ -226,8 +226,9 @@ func (m *Mount) dispatch(buf *staging.Buffer, b []byte, n int) {
 	op, unique := in.Opcode, in.Unique
 	switch {
 	case op == opWrite:
-		errno = m.guard(unique, func() syscall.Errno { return m.write(b[:n]) })
+		m.guard(unique, func() syscall.Errno { return m.write(b[:n], start) })
 		buf.Release()
+		return // counted when it was answered
 	case op == opRead:
 		errno = m.guard(unique, func() syscall.Errno { return m.readFile(b, buf) })
 		buf.Release()
@@ -252,6 +253,11 @@ func (m *Mount) dispatch(buf *staging.Buffer, b []byte, n int) {
 		m.small.Put(out)
 		buf.Release()
 	}
+	m.observe(op, errno, start)
+}
+
+// observe counts an answered request.
+func (m *Mount) observe(op uint32, errno syscall.Errno, start time.Time) {
 	if m.o.Observer != nil {
 		m.o.Observer.Op(opName(op), errno, time.Since(start))
 	}
@@ -304,41 +310,45 @@ type writeReply struct {
 // write serves a WRITE: it reserves the range, answers, and stores the bytes
 // from the buffer that they came in. With O_SYNC or O_DSYNC it stores and syncs
 // first.
-func (m *Mount) write(b []byte) syscall.Errno {
+func (m *Mount) write(b []byte, start time.Time) syscall.Errno {
 	in := (*fuse.WriteIn)(unsafe.Pointer(&b[0]))
-	var out writeReply
-	reply := unsafe.Slice((*byte)(unsafe.Pointer(&out)), unsafe.Sizeof(out))
 	data := b[writeHeader:]
 	if int(in.Size) != len(data) {
-		n := replyError(reply, in.Unique, syscall.EIO)
-		m.reply(reply[:n])
-		return syscall.EIO
+		return m.answerWrite(in, syscall.EIO, start)
 	}
 	w, at, status := m.o.FS.beginWrite(in)
 	if !status.Ok() {
-		n := replyError(reply, in.Unique, syscall.Errno(status))
-		m.reply(reply[:n])
-		return syscall.Errno(status)
+		return m.answerWrite(in, syscall.Errno(status), start)
 	}
-	out.OutHeader = fuse.OutHeader{Length: uint32(len(reply)), Unique: in.Unique}
-	out.WriteOut.Size = in.Size
 	if in.Flags&(unix.O_SYNC|unix.O_DSYNC) == 0 {
-		m.reply(reply)
+		m.answerWrite(in, 0, start)
 		w.Finish(at, data)
+		return 0
+	}
+	w.Finish(at, data)
+	var errno syscall.Errno
+	if err := w.Sync(m.ctx); err != nil {
+		errno = syscall.Errno(m.o.FS.status("write", err))
+	}
+	return m.answerWrite(in, errno, start)
+}
+
+// answerWrite answers a WRITE and counts it.
+func (m *Mount) answerWrite(in *fuse.WriteIn, errno syscall.Errno, start time.Time) syscall.Errno {
+	var out writeReply
+	reply := unsafe.Slice((*byte)(unsafe.Pointer(&out)), unsafe.Sizeof(out))
+	if errno != 0 {
+		reply = reply[:replyError(reply, in.Unique, errno)]
 	} else {
-		w.Finish(at, data)
-		if err := w.Sync(m.ctx); err != nil {
-			errno := syscall.Errno(m.o.FS.status("write", err))
-			n := replyError(reply, in.Unique, errno)
-			m.reply(reply[:n])
-			return errno
+		out.OutHeader = fuse.OutHeader{Length: uint32(len(reply)), Unique: in.Unique}
+		out.WriteOut.Size = in.Size
+		if m.o.Observer != nil {
+			m.o.Observer.Written(int(in.Size))
 		}
-		m.reply(reply)
 	}
-	if m.o.Observer != nil {
-		m.o.Observer.Written(len(data))
-	}
-	return 0
+	m.reply(reply)
+	m.observe(opWrite, errno, start)
+	return errno
 }
 
 // readFile serves a READ: the bytes go straight behind the reply's header.

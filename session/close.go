@@ -52,7 +52,7 @@ func (w *Writer) Flush(ctx context.Context, c Caller) error {
 	case decideFailed:
 		defer s.mu.Unlock()
 		if s.state == StateOpen && s.lastToClose(w) {
-			s.hold(s.err.Error())
+			s.hold(eventHold, s.err.Error())
 		}
 		return s.err
 	case decideKilled:
@@ -142,7 +142,7 @@ func (w *Writer) Release(ctx context.Context) error {
 	case s.state == StateHeld:
 	case s.err != nil:
 		s.e.o.Observer.FlushDecision(decideFailed)
-		s.hold(s.err.Error())
+		s.hold(eventHold, s.err.Error())
 	case s.killed != 0:
 		s.holdKilled()
 	default:
@@ -177,7 +177,7 @@ func (s *Session) holdKilled() {
 		s.discard(endKilled)
 		return
 	}
-	s.hold(reason)
+	s.hold(eventHold, reason)
 }
 
 // KeepBase keeps the published content at hand: its name is about to go away,

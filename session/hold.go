@@ -21,11 +21,16 @@ const (
 )
 
 // hold keeps the session out of the store, with everything it has, and
-// writes down why. The caller holds s.mu, settled.
-func (s *Session) hold(reason string) {
-	if err := s.step(eventHold); err != nil {
+// writes down why: ev is eventHold, or eventFail after the store's refusal. The
+// caller holds s.mu, settled.
+func (s *Session) hold(ev event, reason string) {
+	held := s.state == StateHeld
+	if err := s.step(ev); err != nil {
 		s.e.o.Logger.Error("session cannot be held", "session", s.id, "err", err)
 		return
+	}
+	if !held {
+		s.e.o.Observer.SessionEnded("held")
 	}
 	s.reason = reason
 	if err := s.recordRemainder(true); err != nil {
@@ -216,7 +221,7 @@ func (s *Session) drainAtClose() {
 	case s.unlinked:
 		s.discard(endUnlinked)
 	case s.state == StateOpen:
-		s.hold("the mount ended while the file was open")
+		s.hold(eventHold, "the mount ended while the file was open")
 	}
 	if s.staged != nil {
 		s.staged.Close()

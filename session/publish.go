@@ -46,7 +46,7 @@ func (s *Session) publishNow(force bool) error {
 		return nil
 	}
 	if err := s.ready(force); err != nil {
-		s.hold(err.Error())
+		s.hold(eventHold, err.Error())
 		s.mu.Unlock()
 		return err
 	}
@@ -75,8 +75,7 @@ func (s *Session) publishNow(force bool) error {
 	s.mu.Lock()
 	if err != nil {
 		err = wrapError("publish", path, err)
-		_ = s.step(eventFail) // publishing: it cannot be refused
-		s.hold(err.Error())
+		s.hold(eventFail, err.Error())
 		s.idle.Broadcast()
 		s.mu.Unlock()
 		s.e.landed(s)

@@ -108,7 +108,7 @@ func (e *Engine) recoverSession(ctx context.Context, entry journal.Entry) (strin
 		s.reason = "the daemon ended while the file was being written"
 	}
 	updated := s.updated
-	s.hold(s.reason)
+	s.hold(eventHold, s.reason)
 	s.updated = updated // a restart does not prolong its TTL
 	return "held", nil
 }

@@ -404,7 +404,7 @@ func TestHeldSessionIsReopenedReplacedAborted(t *testing.T) {
 		require.NoError(t, h.Flush(ctx, flushBy(me, 3)))
 		h.Release(ctx)
 		require.Equal(t, "new", string(w.published("f")))
-		require.Equal(t, map[string]int{"replaced": 1, "published": 1}, w.seen.ended)
+		require.Equal(t, map[string]int{"held": 1, "replaced": 1, "published": 1}, w.seen.ended)
 		st, err := os.Stat(filepath.Join(w.top, "f"))
 		require.NoError(t, err)
 		require.Equal(t, os.FileMode(0o640), st.Mode(), "it takes over the held file's mode")

@@ -81,8 +81,11 @@ func New(b Build, s Sources) *Metrics {
 
 	// Counters that alerts are made of exist from the start: a rate over a
 	// series that appears with its first increment misses that increment.
-	for _, result := range []string{"published", "held", "aborted"} {
+	for _, result := range []string{"published", "held", "aborted", "replaced", "unlinked", "expired", "killed"} {
 		m.sessionsEnded.WithLabelValues(result)
+	}
+	for _, result := range []string{"published", "held", "lost", "orphan"} {
+		m.recovered.WithLabelValues(result)
 	}
 	for _, stage := range []string{"recovery", "publish"} {
 		m.integrity.WithLabelValues(stage)
