@@ -25,7 +25,7 @@ type Caller struct {
 // them.
 const (
 	decidePublish   = "publish"         // the writing has ended: publish now
-	decideClean     = "skip_clean"      // nothing was written yet
+	decideClean     = "skip_clean"      // nothing was written, or not through this handle
 	decideOther     = "skip_other"      // closed by a process that did not open it
 	decideInherited = "skip_inherited"  // a process that wrote still has it open
 	decideWriters   = "skip_writers"    // another write handle is still open
@@ -88,11 +88,11 @@ func (s *Session) judge(w *Writer, c Caller) string {
 	case c.TGID != w.opener:
 		return decideOther
 	}
-	w.closed = true
+	w.closed = w.wrote
 	switch {
 	case s.err != nil:
 		return decideFailed
-	case s.state != StateOpen || !s.written:
+	case s.state != StateOpen || !w.wrote || !s.written:
 		return decideClean
 	case s.killed != 0:
 		return decideKilled
@@ -130,7 +130,14 @@ func (w *Writer) Release(ctx context.Context) error {
 	s.settle()
 	delete(s.writers, w)
 	if len(s.writers) > 0 {
+		// Perhaps this was the one that the others' closes had to wait for.
+		ended := s.state == StateOpen && s.written && s.err == nil && s.killed == 0 && !s.unlinked &&
+			s.lastToClose(w) && len(s.owners) == 0
 		s.mu.Unlock()
+		if ended {
+			s.e.o.Observer.FlushDecision(decideRelease)
+			return s.publish(ctx, false)
+		}
 		return nil
 	}
 	s.owners = nil

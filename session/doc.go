@@ -51,9 +51,9 @@
 // # Which close publishes
 //
 // Flush and Release in close.go decide (W3). A flush publishes when it comes
-// from the thread group that opened the handle, something was written, each
-// process that wrote has since closed, and every other write handle was closed
-// the same way. What is still unpublished at the last release is published
+// from the thread group that opened the handle, something was written through
+// it, each process that wrote has since closed, and every other write handle
+// was closed the same way. What is still unpublished at the last release is published
 // then. A writer that dies by a signal publishes nothing (W4).
 //
 // # Writes

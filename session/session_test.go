@@ -320,6 +320,37 @@ func TestSeveralHandlesPublishOnce(t *testing.T) {
 	require.Equal(t, map[string]int{"published": 1}, w.seen.ended)
 }
 
+func TestAHandleThatHasNotWrittenYetIsNotClosed(t *testing.T) {
+	w := newWorld(t)
+	s, a := w.create("f")
+	b := s.Writer(other)
+	// Both are redirections of a shell: dup2 and close come first.
+	require.NoError(t, a.Flush(ctx, flushBy(me, 1)))
+	require.NoError(t, b.Flush(ctx, flushBy(other, 2)))
+	writeAt(t, a, 0, []byte("a"), 1)
+	require.NoError(t, a.Flush(ctx, flushBy(me, 1)))
+	require.Nil(t, w.published("f"), "b is still to write")
+	a.Release(ctx)
+	writeAt(t, b, 1, []byte("b"), 2)
+	require.NoError(t, b.Flush(ctx, flushBy(other, 2)))
+	require.Equal(t, "ab", string(w.published("f")))
+	b.Release(ctx)
+	require.Equal(t, 1, w.seen.ended["published"])
+}
+
+func TestTheHandleThatNeverWroteReleasesTheOthers(t *testing.T) {
+	w := newWorld(t)
+	s, a := w.create("f")
+	b := s.Writer(other)
+	writeAt(t, a, 0, []byte("a"), 1)
+	require.NoError(t, a.Flush(ctx, flushBy(me, 1))) // a dup of it stays open
+	require.NoError(t, b.Flush(ctx, flushBy(other, 2)))
+	require.Nil(t, w.published("f"))
+	require.NoError(t, b.Release(ctx))
+	require.Equal(t, "a", string(w.published("f")))
+	a.Release(ctx)
+}
+
 func TestKilledWriter(t *testing.T) {
 	kill := Caller{TGID: me, Owner: 1, Killed: true, Signal: int(unix.SIGKILL)}
 	for _, policy := range []KillPolicy{KillHold, KillPublish, KillAbort} {

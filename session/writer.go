@@ -20,7 +20,10 @@ type Writer struct {
 	s *Session
 	// opener is the thread group that opened the handle; 0 if not known.
 	opener int
-	// closed says that the opener has closed the handle since its last write.
+	// wrote says that something was changed through the handle, closed that
+	// its opener has closed it since. A close before the first write tells
+	// nothing: it is how a shell redirects, by dup2 and close.
+	wrote    bool
 	closed   bool
 	released bool
 }
@@ -89,7 +92,7 @@ func (w *Writer) Begin(off, n int64, o WriteOptions) (at int64, err error) {
 	}
 	s.pending++
 	s.written = true
-	w.closed = false
+	w.wrote, w.closed = true, false
 	if o.Owner != 0 {
 		if s.owners == nil {
 			s.owners = make(map[Owner]struct{}, 1)
@@ -292,7 +295,7 @@ func (w *Writer) Truncate(ctx context.Context, size int64) error {
 		return err
 	}
 	s.settle()
-	w.closed = false
+	w.wrote, w.closed = true, false
 	s.written = true
 	return s.truncate(size)
 }
@@ -359,7 +362,7 @@ func (w *Writer) Allocate(ctx context.Context, mode uint32, off, n int64) error 
 		// not a poison.
 		return wrapError("fallocate", s.Path(), err)
 	}
-	w.closed = false
+	w.wrote, w.closed = true, false
 	s.written = true
 	if !keep && e.End > s.size {
 		s.cover.Extend(e.End)
