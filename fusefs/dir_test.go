@@ -189,7 +189,7 @@ func TestReadDirPlusLooksUp(t *testing.T) {
 	equal(t, "entries", len(entries), 1)
 	n, err := r.fs.get(r.find(entries[0].Name).NodeId)
 	r.must(err)
-	other := r.fs.childNode(r.fs.root, map[string]string{"published": "unfinished", "unfinished": "published"}[entries[0].Name])
+	other := r.fs.child(r.fs.root, map[string]string{"published": "unfinished", "unfinished": "published"}[entries[0].Name])
 	equal(t, "lookups", n.lookups+other.lookups, 2+3+1+1)
 	r.closeDir(fh)
 }

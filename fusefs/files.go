@@ -219,7 +219,7 @@ func (fs *FS) nameless(n *node) bool {
 }
 
 // keep makes sure that what name in p shows can still answer fstat, and be
-// read through open handles, once the name is removed.
+// read and written through open handles, once the name is removed.
 func (fs *FS) keep(p *node, name string) {
 	fs.mu.RLock()
 	n := p.children[name]

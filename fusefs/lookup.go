@@ -49,7 +49,11 @@ func (fs *FS) resolve(p *node, name string) (entry, error) {
 	if err != nil {
 		return entry{}, err
 	}
-	child, s := fs.child(p, name)
+	child := fs.child(p, name)
+	var s *session.Session
+	if child != nil {
+		s = fs.sessionOf(child)
+	}
 	if shown := fs.engine.Get(path); shown != nil {
 		s = shown
 	}

@@ -65,22 +65,19 @@ func (fs *FS) unlink(p *node, name string) error {
 	case err != nil:
 		return err
 	case !at.exists():
-		fs.vanished(p, name, fs.childNode(p, name))
+		fs.vanished(p, name, fs.child(p, name))
 		return syscall.ENOENT
 	case at.isDir():
 		return syscall.EISDIR
 	}
+	n, s := fs.child(p, name), fs.writtenAt(at)
 	if at.stored {
 		fs.keep(p, name)
 		if err := fs.inDir(p, func(d store.Dir) error { return d.Unlink(name) }); err != nil {
 			return err
 		}
 	}
-	n, s := fs.child(p, name)
-	if at.session != nil {
-		s = at.session
-	}
-	if s != nil && s.Path() == path {
+	if s != nil {
 		if other != path {
 			// The file lives on under its other name, and so does its session.
 			fs.engine.Rename(path, other)
@@ -111,10 +108,18 @@ func (fs *FS) otherName(p *node, name string) string {
 	return path
 }
 
-// childNode is child without the session.
-func (fs *FS) childNode(p *node, name string) *node {
-	n, _ := fs.child(p, name)
-	return n
+// writtenAt returns the session of the path: the active one, or one that has
+// nothing unpublished and goes on only because the file is open for writing.
+func (fs *FS) writtenAt(at place) *session.Session {
+	if at.session != nil {
+		return at.session
+	}
+	if n := fs.child(at.parent, at.name); n != nil {
+		if s := fs.sessionOf(n); s != nil && s.Path() == at.path {
+			return s
+		}
+	}
+	return nil
 }
 
 // lost says that name in p, which was n, is gone.
@@ -165,7 +170,7 @@ func (fs *FS) rmdir(p *node, name string) error {
 	if err := fs.inDir(p, func(d store.Dir) error { return d.Rmdir(name) }); err != nil {
 		return err
 	}
-	fs.lost(p, name, fs.childNode(p, name))
+	fs.lost(p, name, fs.child(p, name))
 	return nil
 }
 

@@ -291,15 +291,11 @@ func (fs *FS) names(n *node) []link {
 	return slices.Clone(n.links)
 }
 
-// child returns the node that name in p is known to be, and its session; nil
-// if there is none.
-func (fs *FS) child(p *node, name string) (*node, *session.Session) {
+// child returns the node that name in p is known to be, or nil.
+func (fs *FS) child(p *node, name string) *node {
 	fs.mu.RLock()
 	defer fs.mu.RUnlock()
-	if n := p.children[name]; n != nil {
-		return n, n.session
-	}
-	return nil, nil
+	return p.children[name]
 }
 
 // sessionOf returns the session of n, or nil.

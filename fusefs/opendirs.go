@@ -2,7 +2,7 @@ package fusefs
 
 import (
 	"container/list"
-	"fmt"
+	"errors"
 	"sync"
 	"syscall"
 
@@ -116,7 +116,9 @@ func (c *dirCache) release(d *openDir) {
 	}
 }
 
-// openDir returns the open directory of n. The caller releases it.
+// openDir returns the open directory of n. The caller releases it. It answers
+// ENOENT for a directory that was removed here, and ESTALE for one that was
+// moved or removed behind the mount, so that the kernel looks its name up again.
 func (fs *FS) openDir(n *node) (*openDir, error) {
 	if !n.isDir() {
 		return nil, syscall.ENOTDIR
@@ -140,13 +142,16 @@ func (fs *FS) openDir(n *node) (*openDir, error) {
 	}
 	defer fs.dirs.release(parent)
 	d, err := parent.OpenDir(at.name)
-	if err != nil {
-		return nil, fmt.Errorf("open directory %q: %w", at.name, err)
+	switch {
+	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ELOOP):
+		return nil, errMoved
+	case err != nil:
+		return nil, err
 	}
 	if a, err := d.Stat(); err != nil || a.ID != id {
 		d.Close()
 		if err == nil {
-			err = syscall.ESTALE // replaced behind the mount
+			err = errMoved
 		}
 		return nil, err
 	}
