@@ -35,10 +35,10 @@ type killer struct {
 func TestDaemonKilledDuringCopies(t *testing.T) {
 	k := &killer{T: t, draw: harness.Rand(t), known: map[string]map[string]bool{}}
 	var bigSum string
-	k.big, bigSum = harness.Source(t, "big", 96<<20+4321)
+	k.big, bigSum = harness.Source(t, "big", 40<<20+4321)
 	sums := [3]string{}
 	for i := range k.small {
-		k.small[i], sums[i] = harness.Source(t, fmt.Sprintf("small-%d", i), int64(1+i*700_000))
+		k.small[i], sums[i] = harness.Source(t, fmt.Sprintf("small-%d", i), int64(1+i*300_000))
 	}
 	k.m = harness.Mount(t, harness.Options{Watchdog: 20 * time.Minute, Flags: []string{"--part-size=1M"}})
 	for _, name := range []string{"new", "old"} {
@@ -78,7 +78,7 @@ func (k *killer) round(took time.Duration) {
 		k.start("cp", k.big, k.m.In("old")),
 		k.start("bash", "-c", `while :; do for s in "${@:2}"; do cp "$s" "$1" || exit 1; done; done`, "small", k.m.In("small"), k.small[0], k.small[1], k.small[2]),
 	}
-	time.Sleep(time.Duration(k.draw.Float64() * 2.2 * float64(took)))
+	time.Sleep(time.Duration(k.draw.Float64() * 4 * float64(took)))
 	if copies[0].Running() {
 		k.midCopy++
 	}
