@@ -29,6 +29,7 @@ type generation struct {
 	db    *badger.DB
 	space *space
 	// settled is what its tables took when they held no garbage, in bytes.
+	// CURRENT keeps it: garbage must not pass for records after a restart.
 	settled int64
 	readers sync.WaitGroup
 }
@@ -128,46 +129,44 @@ func within(d time.Duration, f func() error) error {
 	}
 }
 
-// currentGeneration returns the name of the database in dir. A new journal is
-// begun with its name: what a crash leaves behind then is an empty journal.
-func currentGeneration(dir string, fsync func(*os.File) error) (string, error) {
+// currentGeneration returns the name of the database in dir, and what its
+// tables took when they held no garbage. A new journal is begun with its
+// name: what a crash leaves behind then is an empty journal.
+func currentGeneration(dir string, fsync func(*os.File) error) (name string, settled int64, err error) {
 	b, err := os.ReadFile(filepath.Join(dir, currentFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		old, err := generations(dir)
 		if err != nil {
-			return "", err
+			return "", 0, err
 		}
 		if len(old) > 0 {
-			return "", &CorruptError{Dir: dir, File: currentFile, Offset: -1, Err: fmt.Errorf("it is missing, but %s is there", old[0])}
+			return "", 0, &CorruptError{Dir: dir, File: currentFile, Offset: -1, Err: fmt.Errorf("it is missing, but %s is there", old[0])}
 		}
-		if err := setCurrent(dir, firstGeneration, fsync); err != nil {
-			return "", err
+		if err := setCurrent(dir, firstGeneration, 0, fsync); err != nil {
+			return "", 0, fmt.Errorf("journal: %w", err)
 		}
-		b = []byte(firstGeneration + "\n")
+		b = currentContent(firstGeneration, 0)
 	} else if err != nil {
-		return "", fmt.Errorf("journal: %w", err)
+		return "", 0, fmt.Errorf("journal: %w", err)
 	}
-	name, ok := cutNewline(string(b))
-	if !ok || !isGeneration(name) {
-		return "", &CorruptError{Dir: dir, File: currentFile, Offset: 0, Err: fmt.Errorf("it does not name a database: %.20q", b)}
+	_, err = fmt.Sscanf(string(b), "%s %d\n", &name, &settled)
+	if err != nil || !isGeneration(name) || settled < 0 || string(currentContent(name, settled)) != string(b) {
+		return "", 0, &CorruptError{Dir: dir, File: currentFile, Offset: 0, Err: fmt.Errorf("it does not name a database: %.40q", b)}
 	}
 	err = os.Mkdir(filepath.Join(dir, name), 0o700)
 	switch {
 	case errors.Is(err, fs.ErrExist):
 	case err != nil:
-		return "", fmt.Errorf("journal: %w", err)
+		return "", 0, fmt.Errorf("journal: %w", err)
 	case name != firstGeneration:
 		_ = os.Remove(filepath.Join(dir, name))
-		return "", &CorruptError{Dir: dir, File: name, Offset: -1, Err: errors.New("the database that CURRENT names is missing")}
+		return "", 0, &CorruptError{Dir: dir, File: name, Offset: -1, Err: errors.New("the database that CURRENT names is missing")}
 	}
-	return name, nil
+	return name, settled, nil
 }
 
-func cutNewline(s string) (string, bool) {
-	if n := len(s); n > 0 && s[n-1] == '\n' {
-		return s[:n-1], true
-	}
-	return s, false
+func currentContent(name string, settled int64) []byte {
+	return fmt.Appendf(nil, "%s %d\n", name, settled)
 }
 
 // isGeneration reports whether a name is one: six digits or more.
@@ -196,13 +195,13 @@ func generations(dir string) ([]string, error) {
 }
 
 // setCurrent makes name the current database, durably and at once.
-func setCurrent(dir, name string, fsync func(*os.File) error) error {
+func setCurrent(dir, name string, settled int64, fsync func(*os.File) error) error {
 	tmp := filepath.Join(dir, currentFile+".new")
 	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
-		return fmt.Errorf("journal: %w", err)
+		return err
 	}
-	_, err = f.WriteString(name + "\n")
+	_, err = f.Write(currentContent(name, settled))
 	if err == nil {
 		err = fsync(f)
 	}
@@ -215,10 +214,7 @@ func setCurrent(dir, name string, fsync func(*os.File) error) error {
 	if err == nil {
 		err = syncDir(dir, fsync)
 	}
-	if err != nil {
-		return fmt.Errorf("journal: %w", err)
-	}
-	return nil
+	return err
 }
 
 // removeOthers removes the databases that CURRENT does not name: one that was

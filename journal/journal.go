@@ -68,7 +68,7 @@ func Open(dir string, o Options) (*Journal, error) {
 }
 
 func (j *Journal) open() error {
-	name, err := currentGeneration(j.dir, j.fsync)
+	name, settled, err := currentGeneration(j.dir, j.fsync)
 	if err != nil {
 		return err
 	}
@@ -89,7 +89,7 @@ func (j *Journal) open() error {
 	if err != nil {
 		return err
 	}
-	w := &writer{j: j, gen: g, spilled: make(map[string]bool)}
+	w := &writer{j: j, gen: g, spilled: make(map[string]bool), rotated: true}
 	j.gen.Store(uint64(time.Now().UnixNano()))
 	empty, err := j.scanIDs(g.db, w.spilled)
 	if err == nil {
@@ -98,7 +98,7 @@ func (j *Journal) open() error {
 	if err != nil {
 		return errors.Join(err, g.db.Close())
 	}
-	g.settled = g.tableBytes()
+	g.settled = settled
 	j.current.set(g)
 	go w.run()
 	return nil

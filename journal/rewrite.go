@@ -72,10 +72,11 @@ func (w *writer) rewrite(size int64) error {
 	if err != nil {
 		return errors.Join(err, next.db.Close(), os.RemoveAll(dir))
 	}
-	if err := within(w.j.stallTimeout, func() error { return setCurrent(w.j.dir, name, w.j.fsync) }); err != nil {
+	next.settled = next.tableBytes()
+	err = within(w.j.stallTimeout, func() error { return setCurrent(w.j.dir, name, next.settled, w.j.fsync) })
+	if err != nil {
 		return fmt.Errorf("%w: %w", errSwitch, err)
 	}
-	next.settled = next.tableBytes()
 	w.gen = next
 	w.j.current.replace(next, func(before *generation) {
 		if err := errors.Join(before.db.Close(), os.RemoveAll(before.dir)); err != nil {

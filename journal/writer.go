@@ -21,7 +21,8 @@ type writer struct {
 	fresh map[string][][]byte
 	// spilled holds the sessions that have extents records.
 	spilled map[string]bool
-	// rotated is set when a log was filled since the last look at the garbage.
+	// rotated is set when a log was filled since the last look at the garbage,
+	// and at the start.
 	rotated bool
 }
 
