@@ -49,7 +49,7 @@ func ownerOf(c fuse.Caller) store.Owner { return store.Owner{UID: c.Uid, GID: c.
 // Mkdir makes a directory, in the store and at once.
 func (fs *FS) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
 	return fs.make("mkdir", in.NodeId, name, out, func(d store.Dir) (store.Attr, error) {
-		return d.Mkdir(name, in.Mode&0o7777, ownerOf(in.Caller))
+		return d.Mkdir(name, masked(d, in.Mode, in.Umask), ownerOf(in.Caller))
 	})
 }
 
@@ -79,14 +79,14 @@ func (fs *FS) Readlink(cancel <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.S
 func (fs *FS) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
 	if kind := in.Mode & syscall.S_IFMT; kind != syscall.S_IFREG && kind != 0 {
 		return fs.make("mknod", in.NodeId, name, out, func(d store.Dir) (store.Attr, error) {
-			return d.Mknod(name, in.Mode, uint64(in.Rdev), ownerOf(in.Caller))
+			return d.Mknod(name, kind|masked(d, in.Mode, in.Umask), uint64(in.Rdev), ownerOf(in.Caller))
 		})
 	}
 	p, err := fs.get(in.NodeId)
 	if err != nil {
 		return fs.status("mknod", err)
 	}
-	e, h, err := fs.create(p, name, in.Mode, true, in.Caller)
+	e, h, err := fs.create(p, name, newFile{in.Mode, in.Umask, in.Caller}, true)
 	if err != nil {
 		return fs.status("mknod", err)
 	}

@@ -326,3 +326,46 @@ func TestSetgidDirectoryGivesItsGroup(t *testing.T) {
 	f.close()
 	equal(t, "owner in the store", r.find("dir/f").Owner, fuse.Owner{Uid: 4321, Gid: 1234})
 }
+
+func TestDefaultACLIsInherited(t *testing.T) {
+	// d:u::rwx,d:u:1002:rwx,d:g::r-x,d:m::rwx,d:o::r-x
+	acl := []byte("\x02\x00\x00\x00" +
+		"\x01\x00\x07\x00\xff\xff\xff\xff" + "\x02\x00\x07\x00\xea\x03\x00\x00" +
+		"\x04\x00\x05\x00\xff\xff\xff\xff" + "\x10\x00\x07\x00\xff\xff\xff\xff" + "\x20\x00\x05\x00\xff\xff\xff\xff")
+	r := newRig(t, "")
+	for _, path := range []string{"plain", "mount"} {
+		r.must(os.Mkdir(filepath.Join(r.dir, path), 0o755))
+		if err := syscall.Setxattr(filepath.Join(r.dir, path), defaultACL, acl, 0); err == syscall.EOPNOTSUPP {
+			t.Skip("the filesystem of the test has no ACLs")
+		} else {
+			r.must(err)
+		}
+	}
+	old := syscall.Umask(0o027)
+	f, err := os.OpenFile(filepath.Join(r.dir, "plain/f"), os.O_CREATE, 0o666)
+	r.must(err)
+	f.Close()
+	r.must(os.Mkdir(filepath.Join(r.dir, "plain/d"), 0o777))
+	syscall.Umask(0)
+	defer syscall.Umask(old)
+
+	h := header(r.find("mount").NodeId)
+	var out fuse.CreateOut
+	r.ok(r.fs.Create(nil, &fuse.CreateIn{InHeader: h, Flags: syscall.O_WRONLY, Mode: syscall.S_IFREG | 0o666, Umask: 0o027}, "f", &out))
+	file{r, out.NodeId, out.Ino, out.Fh}.close()
+	r.ok(r.fs.Mkdir(nil, &fuse.MkdirIn{InHeader: h, Mode: 0o777, Umask: 0o027}, "d", &fuse.EntryOut{}))
+	for _, name := range []string{"f", "d"} {
+		var want, got [100]byte
+		n, err := syscall.Getxattr(filepath.Join(r.dir, "plain", name), accessACL, want[:])
+		r.must(err)
+		m, err := syscall.Getxattr(filepath.Join(r.dir, "mount", name), accessACL, got[:])
+		r.must(err)
+		equal(t, "ACL of "+name, string(got[:m]), string(want[:n]))
+		equal(t, "mode of "+name, r.find("mount/"+name).Mode, r.find("plain/"+name).Mode)
+	}
+
+	// Without a default ACL it is the umask that counts.
+	h = header(root)
+	r.ok(r.fs.Create(nil, &fuse.CreateIn{InHeader: h, Flags: syscall.O_WRONLY, Mode: syscall.S_IFREG | 0o666, Umask: 0o027}, "f", &out))
+	equal(t, "mode", out.Attr.Mode, syscall.S_IFREG|0o640)
+}

@@ -47,7 +47,7 @@ func (fs *FS) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out
 	if err != nil {
 		return fs.status("create", err)
 	}
-	e, h, err := fs.create(p, name, in.Mode, in.Flags&syscall.O_EXCL != 0, in.Caller)
+	e, h, err := fs.create(p, name, newFile{in.Mode, in.Umask, in.Caller}, in.Flags&syscall.O_EXCL != 0)
 	if err != nil {
 		return fs.status("create", err)
 	}
@@ -70,9 +70,15 @@ func (fs *FS) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out
 	return fuse.OK
 }
 
+// newFile is what a request says of the file that it makes.
+type newFile struct {
+	mode, umask uint32
+	by          fuse.Caller
+}
+
 // create begins the session of a new file at name in p. If the name is taken
 // it answers EEXIST if excl is set, else the entry that is there and no handle.
-func (fs *FS) create(p *node, name string, mode uint32, excl bool, c fuse.Caller) (entry, *handle, error) {
+func (fs *FS) create(p *node, name string, f newFile, excl bool) (entry, *handle, error) {
 	path, err := fs.making(p, name)
 	if err != nil {
 		return entry{}, nil, err
@@ -90,7 +96,7 @@ func (fs *FS) create(p *node, name string, mode uint32, excl bool, c fuse.Caller
 	case !errors.Is(err, syscall.ENOENT):
 		return entry{}, nil, err
 	}
-	a, err := fs.newFileAttr(p, mode, c)
+	a, acl, err := fs.newFileAttr(p, f.mode, f.umask, f.by)
 	if err != nil {
 		return entry{}, nil, err
 	}
@@ -98,16 +104,20 @@ func (fs *FS) create(p *node, name string, mode uint32, excl bool, c fuse.Caller
 	if err != nil {
 		return entry{}, nil, err
 	}
-	w := s.Writer(tgidOf(c.Pid))
+	w := s.Writer(tgidOf(f.by.Pid))
 	if w == nil {
 		return entry{}, nil, syscall.ESTALE // aborted by command already
 	}
-	if a, err = s.Attr(); err != nil {
+	if err = setACL(s, acl); err == nil {
+		a, err = s.Attr()
+	}
+	if err != nil {
+		s.Unlink()
 		w.Release(fs.ctx)
 		return entry{}, nil, err
 	}
 	n := fs.enterSession(p, name, s, a, nil)
-	n.unprivileged.Store(mode&(syscall.S_ISUID|syscall.S_ISGID) == 0)
+	n.unprivileged.Store(a.Mode&(syscall.S_ISUID|syscall.S_ISGID) == 0)
 	fs.mu.Lock()
 	n.writers++
 	fs.mu.Unlock()
@@ -136,20 +146,6 @@ func (fs *FS) begin(p *node, name, path string, a store.Attr) (*session.Session,
 	}
 	old.Unlink()
 	return fs.engine.Create(fs.ctx, path, a)
-}
-
-// newFileAttr returns the attributes of a file that c makes in p. In a setgid
-// directory it belongs to the directory's group, as in inode(7).
-func (fs *FS) newFileAttr(p *node, mode uint32, c fuse.Caller) (store.Attr, error) {
-	a := store.Attr{Mode: syscall.S_IFREG | mode&0o7777, UID: c.Uid, GID: c.Gid}
-	err := fs.inDir(p, func(d store.Dir) error {
-		dir, err := d.Stat()
-		if err == nil && dir.Mode&syscall.S_ISGID != 0 {
-			a.GID = dir.GID
-		}
-		return err
-	})
-	return a, err
 }
 
 // tgidOf returns the process that the thread pid belongs to, or 0.

@@ -1,6 +1,8 @@
 package fusefs
 
 import (
+	"syscall"
+
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/wholefs/wholefs/session"
@@ -84,7 +86,17 @@ func (fs *FS) SetXAttr(cancel <-chan struct{}, in *fuse.SetXAttrIn, attr string,
 	}
 	value := append([]byte(nil), data...) // data is the request's
 	return fs.status("setxattr", fs.onNode(n, func(node store.Node) error {
-		return node.SetXattr(attr, value, int(in.Flags))
+		if err := node.SetXattr(attr, value, int(in.Flags)); err != nil {
+			return err
+		}
+		if attr != accessACL || in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID == 0 {
+			return nil
+		}
+		a, err := node.Stat()
+		if mode := a.Mode & 0o7777 &^ syscall.S_ISGID; err == nil && mode != a.Mode&0o7777 {
+			_, err = node.SetAttr(store.Change{Mode: &mode})
+		}
+		return err
 	}))
 }
 
