@@ -62,7 +62,8 @@ func Open(dir string, o Options) (*Journal, error) {
 		written: make(chan struct{}), closing: make(chan struct{}),
 	}
 	if err := j.open(); err != nil {
-		return nil, errors.Join(err, lock.release())
+		lock.leave()
+		return nil, err
 	}
 	return j, nil
 }
@@ -73,7 +74,7 @@ func (j *Journal) open() error {
 		return err
 	}
 	dir := filepath.Join(j.dir, name)
-	if err := preflight(dir, j.lock.crashed, j.log); err != nil {
+	if err := preflight(j.dir, name, j.lock.crashed, j.log); err != nil {
 		return err
 	}
 	if err := j.lock.settle(); err != nil {
@@ -96,7 +97,10 @@ func (j *Journal) open() error {
 		err = j.settleFormat(g, empty)
 	}
 	if err != nil {
-		return errors.Join(err, g.db.Close())
+		if cerr := g.db.Close(); cerr != nil {
+			err = errors.Join(err, cerr)
+		}
+		return err
 	}
 	g.settled = settled
 	j.current.set(g)

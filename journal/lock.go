@@ -109,6 +109,11 @@ func lockOwner(path string) int {
 	return pid
 }
 
+// leave gives the lock up when the journal could not be opened: what LOCK
+// tells of the owner before is for the next who tries.
+func (l *dirLock) leave() { _ = l.dir.Close() }
+
+// release gives the lock up when the journal was closed.
 func (l *dirLock) release() error {
 	err := os.Remove(l.path) // first, while nobody else can have written it
 	if errors.Is(err, fs.ErrNotExist) {

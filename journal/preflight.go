@@ -28,13 +28,29 @@ const (
 // (no MANIFEST), or goes on without the data and a log line (a table's
 // blocks, the middle of a log). crashed says that the machine went down since
 // the journal was last open, so that logs may have lost what was not synced.
-func preflight(dir string, crashed bool, l *slog.Logger) error {
+func preflight(journal, name string, crashed bool, l *slog.Logger) error {
+	err := checkFiles(filepath.Join(journal, name), crashed, l)
+	var corrupt *CorruptError
+	var format *FormatError
+	switch {
+	case errors.As(err, &corrupt):
+		corrupt.Dir, corrupt.File = journal, filepath.Join(name, corrupt.File)
+	case errors.As(err, &format):
+		format.Dir = journal
+	}
+	return err
+}
+
+func checkFiles(dir string, crashed bool, l *slog.Logger) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
 	tables, err := checkManifest(dir, entries)
 	if err != nil {
+		return err
+	}
+	if err := checkRegistry(dir); err != nil {
 		return err
 	}
 	for _, id := range tables {
@@ -93,6 +109,19 @@ func checkManifest(dir string, entries []os.DirEntry) ([]uint64, error) {
 		return nil, damaged(err)
 	}
 	return slices.Sorted(maps.Keys(m.Tables)), nil
+}
+
+// checkRegistry reads Badger's list of encryption keys, which is empty.
+func checkRegistry(dir string) error {
+	name := filepath.Join(dir, badger.KeyRegistryFileName)
+	if _, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	r, err := badger.OpenKeyRegistry(badger.KeyRegistryOptions{Dir: dir, ReadOnly: true})
+	if err != nil {
+		return &CorruptError{Dir: dir, File: filepath.Base(name), Offset: -1, Err: err}
+	}
+	return r.Close()
 }
 
 // checkTable reads a whole table and verifies the checksums of its index and
