@@ -230,21 +230,22 @@ func (s sessions) Act(ctx context.Context, which string, a control.Action, force
 	switch a {
 	case control.Abort:
 		err = s.engine.AbortID(ctx, found.ID)
-	case control.Publish, control.Retry:
-		if len(found.Missing) > 0 && !force {
-			return found, &control.Error{
-				Code:    control.Incomplete,
-				Message: fmt.Sprintf("%s is not whole: nobody wrote its bytes %s", printable(found.Path), extents(found.Missing)),
-				Missing: found.Missing,
-			}
-		}
-		if a == control.Publish {
-			err = s.engine.PublishID(ctx, found.ID, force)
-		} else {
-			err = s.engine.RetryID(ctx, found.ID, force)
-		}
+	case control.Publish:
+		err = s.engine.PublishID(ctx, found.ID, force)
+	case control.Retry:
+		err = s.engine.RetryID(ctx, found.ID, force)
 	default:
 		err = fmt.Errorf("unknown action %q", a)
+	}
+	if err != nil && a != control.Abort && unwrapErrno(err) != syscall.EBUSY {
+		// What is missing may only be known since the checksums were compared.
+		if now, ferr := s.Session(ctx, found.ID); ferr == nil && len(now.Missing) > 0 {
+			return now, &control.Error{
+				Code:    control.Incomplete,
+				Message: fmt.Sprintf("%s is not whole: its bytes %s are missing", printable(now.Path), extents(now.Missing)),
+				Missing: now.Missing,
+			}
+		}
 	}
 	return found, sessionError(err)
 }

@@ -45,7 +45,8 @@ func run(ctx context.Context, args, env []string, stdin io.Reader, stdout, stder
 	p.args = rest
 	root := p.root()
 	root.SetArgs(rest)
-	return report(stderr, root.ExecuteContext(ctx))
+	err := root.ExecuteContext(ctx)
+	return report(p.stderr, err)
 }
 
 func (p *program) root() *cobra.Command {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -203,8 +204,9 @@ func (p *program) mount(ctx context.Context, o *mountOptions) error {
 		}
 		err = p.serve(ctx, o, h)
 	}
-	if err != nil {
+	if err != nil && h != nil {
 		h.say(readiness{Error: oneLine(err.Error()), Code: exitCode(err)})
+		p.stderr = io.Discard // by now that is the log, which has it already
 	}
 	return err
 }
