@@ -134,7 +134,7 @@ func (c *Coverage) Write(e Extent) []int64 {
 func (c *Coverage) unfinished(list []int64, part, size int64) []int64 {
 	full := c.layout.full(part)
 	switch {
-	case full.End > size || full.Len() < c.layout.partSize:
+	case full.End > size:
 		return list // the tail
 	case !c.Whole(part):
 		return append(list, part)

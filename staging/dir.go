@@ -114,8 +114,7 @@ func (d *Dir) Open(name string) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Without O_NONBLOCK, opening a FIFO that somebody put here would hang.
-	fd, err := sys.openat(d.fd, name, unix.O_RDWR|unix.O_NONBLOCK, 0)
+	fd, err := sys.openat(d.fd, name, unix.O_RDWR, 0)
 	if errors.Is(err, unix.EACCES) {
 		fd, err = d.openReadOnly(sys)
 	}
@@ -150,7 +149,7 @@ func (d *Dir) openReadOnly(sys calls) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	fd, err := sys.openat(d.fd, sys.name, unix.O_RDWR|unix.O_NONBLOCK, 0)
+	fd, err := sys.openat(d.fd, sys.name, unix.O_RDWR, 0)
 	if err != nil {
 		_ = sys.do(OpChmod, func() error { return unix.Fchmodat(d.fd, sys.name, mode, 0) })
 		return -1, err

@@ -139,6 +139,31 @@ func TestFailedSyncIsNotRetriedIntoSuccess(t *testing.T) {
 	require.Equal(t, err, f.Begin(0, 1))
 }
 
+// The kernel tells a failed writeback to one caller only. Another one that
+// syncs at the same time must not take its silence for success.
+func TestConcurrentSyncsAllLearnOfTheFailure(t *testing.T) {
+	var h trap
+	f := newTestFile(t, Options{Hook: h.hook})
+	require.NoError(t, f.Write(0, []byte("x")))
+	syncing, goOn := make(chan struct{}), make(chan struct{})
+	h.set(func(op Op, nth, n int) (int, error) {
+		if op != OpSync || nth > 1 {
+			return n, nil
+		}
+		close(syncing)
+		<-goOn
+		return 0, unix.EIO
+	})
+	first, second := make(chan error, 1), make(chan error, 1)
+	go func() { first <- f.Sync() }()
+	<-syncing
+	join := blocked(t, f, func() { second <- f.Sync() })
+	close(goOn)
+	join()
+	require.ErrorIs(t, <-first, unix.EIO)
+	require.ErrorIs(t, <-second, unix.EIO)
+}
+
 // A change that fails tells its caller and poisons nothing, and the sums are
 // right afterwards.
 func TestFailedChangeIsNotSticky(t *testing.T) {

@@ -159,6 +159,32 @@ func TestWaitersAreServedInOrder(t *testing.T) {
 	require.Zero(t, f.waiting())
 }
 
+// Several that can go at the same moment all go, in whatever order the
+// scheduler wakes them: none may wait for another one's Finish.
+func TestTheTurnPassesOn(t *testing.T) {
+	const n = 6
+	f := newTestFile(t, Options{InFlight: n})
+	for range 200 {
+		require.NoError(t, f.Begin(0, 1000))
+		var begun sync.WaitGroup
+		for i := range int64(n) {
+			begun.Go(func() { _ = f.Begin(i*100, 100) })
+		}
+		eventually(t, "all wait", func() bool { return f.waiting() == n })
+		f.Cancel(0, 1000)
+		all := make(chan struct{})
+		go func() { begun.Wait(); close(all) }()
+		select {
+		case <-all:
+		case <-time.After(10 * time.Second):
+			t.Fatal("one waits although its range is free")
+		}
+		for i := range int64(n) {
+			f.Cancel(i*100, 100)
+		}
+	}
+}
+
 // A change of the whole file gets its turn although writes keep coming.
 func TestChangesAreNotStarvedByWriters(t *testing.T) {
 	f := newTestFile(t, Options{InFlight: 2})
@@ -329,6 +355,32 @@ func TestCloseWaitsAndRefuses(t *testing.T) {
 	require.Zero(t, bytes)
 	require.Zero(t, files)
 	require.NoError(t, f.Remove(), "a closed file can still be removed")
+}
+
+// Close must not take the descriptor away from a call that uses it: the number
+// could belong to another file a moment later.
+func TestCloseWaitsForReaders(t *testing.T) {
+	var h trap
+	f := newTestFile(t, Options{Hook: h.hook})
+	require.NoError(t, f.Write(0, []byte("data")))
+	reading, goOn := make(chan struct{}), make(chan struct{})
+	h.set(func(op Op, _, n int) (int, error) {
+		if op == OpRead {
+			close(reading)
+			<-goOn
+		}
+		return n, nil
+	})
+	p := make([]byte, 4)
+	read := make(chan error)
+	go func() { read <- second2(f.ReadAt(p, 0)) }()
+	<-reading
+	join := blocked(t, f, func() { _ = f.Close() })
+	require.ErrorIs(t, second2(f.ReadAt(p, 0)), os.ErrClosed, "new calls are refused meanwhile")
+	close(goOn)
+	require.NoError(t, <-read)
+	require.Equal(t, "data", string(p))
+	join()
 }
 
 func second2[T any](_ T, err error) error { return err }

@@ -226,6 +226,52 @@ func TestKnownSum(t *testing.T) {
 	require.Equal(t, 1, h.count(OpRead))
 }
 
+// A part that came in too many pieces is read once, and known from then on.
+func TestSumOfManyPiecesReadsOnce(t *testing.T) {
+	var h trap
+	f := newTestFile(t, Options{Hook: h.hook})
+	data := random(5, testPart+1000) // the second part is a tail
+	for _, odd := range []int{1, 0} {
+		for i := odd; i*5 < len(data); i += 2 {
+			require.NoError(t, f.Write(int64(i*5), data[i*5:min(i*5+5, len(data))]))
+		}
+	}
+	for part := range int64(2) {
+		_, ok := f.KnownSum(part, int64(len(data)))
+		require.False(t, ok, "the test does not reach what it is for")
+	}
+	for range 2 {
+		for part := range int64(2) {
+			e := f.dir.options.Layout.Extent(part, int64(len(data)))
+			crc, err := f.Sum(part, int64(len(data)))
+			require.NoError(t, err)
+			require.Equal(t, chunker.Checksum(data[e.Off:e.End]), crc)
+		}
+	}
+	require.Equal(t, 2, h.count(OpRead))
+}
+
+// A write that comes while Sum reads makes what it read old: it must not be
+// remembered.
+func TestSumIsNotRememberedIfTheFileChangedMeanwhile(t *testing.T) {
+	var h trap
+	f := newTestFile(t, Options{Hook: h.hook})
+	data := random(6, testPart)
+	require.NoError(t, f.Truncate(testPart))
+	h.set(func(op Op, nth, n int) (int, error) {
+		if op == OpRead && nth == 1 {
+			return 1, nil // the rest is read after the write
+		}
+		if op == OpRead && nth == 2 {
+			return n, f.Write(0, data[:1])
+		}
+		return n, nil
+	})
+	_, err := f.Sum(0, testPart)
+	require.NoError(t, err)
+	requireSums(t, f, append(data[:1:1], make([]byte, testPart-1)...))
+}
+
 func TestSumOfUnwrittenBytes(t *testing.T) {
 	f := newTestFile(t, Options{})
 	require.NoError(t, f.Truncate(2*testPart))
