@@ -50,7 +50,7 @@ while kill -0 "$cp_pid" 2> /dev/null; do
 		seen=$((seen + 1))
 		[ -z "$listing" ] || { echo "the directory shows an unfinished file" >&2; exit 1; }
 	fi
-	sleep 0.1
+	sleep 0.2
 done
 wait "$cp_pid"
 cp_pid=
@@ -75,6 +75,7 @@ run "$wholefs" session abort "$mnt" killed.bin
 
 say "What Prometheus sees"
 metrics=$("$wholefs" status --json "$mnt" | sed -n 's/.*"metrics": *"\([^"]*\)".*/\1/p' | head -n 1)
+metrics=${metrics%/metrics}/metrics
 printf '$ curl -s %s\n' "$metrics"
 curl -s --max-time 10 "$metrics" | grep -E '^wholefs_(written_bytes_total|sessions(_total)?[{ ]|parts_completed_total|publish_duration_seconds_(count|sum)|flush_decisions_total|buffer_bytes|staging_bytes)'
 
