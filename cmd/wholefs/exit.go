@@ -75,6 +75,9 @@ func exitCode(err error) int {
 
 // report prints an error as one line and returns its exit code.
 func report(stderr io.Writer, err error) int {
+	if errors.Is(err, context.Canceled) {
+		err = errors.New("interrupted")
+	}
 	if err != nil && err != error(errUnfinished) {
 		fmt.Fprintln(stderr, "wholefs: "+oneLine(err.Error()))
 	}

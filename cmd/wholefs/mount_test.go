@@ -119,7 +119,9 @@ func TestBackgroundMount(t *testing.T) {
 	require.Contains(t, errs, "is mounted already")
 	oneErrorLine(t, errs)
 
-	code, out, errs = wholefs(t, "umount", mnt)
+	link := filepath.Join(filepath.Dir(mnt), "link")
+	require.NoError(t, os.Symlink(mnt, link))
+	code, out, errs = wholefs(t, "umount", link)
 	require.Equal(t, exitDone, code, errs)
 	require.Empty(t, out+errs)
 	require.True(t, stateFree(filepath.Join(storeDir, stateDirName)))

@@ -38,18 +38,8 @@ func findPlace(arg string) (place, error) {
 		}
 		return place{}, usage("name one of them", "wholefs is mounted on %s", strings.Join(names, " and "))
 	}
-	path, err := plainPath(arg)
-	if err != nil {
-		return place{}, err
-	}
-	m, found := mountAt(mounts, path)
-	if !found {
-		if real, err := filepath.EvalSymlinks(path); err == nil {
-			m, found = mountAt(mounts, real)
-			path = real
-		}
-	}
-	if found && m.fsType == fsType {
+	m, path, found := findMount(mounts, arg)
+	if found {
 		return mountPlace(m), nil
 	}
 	dir, ok := path, isState(path)
@@ -67,6 +57,23 @@ func findPlace(arg string) (place, error) {
 		return place{}, notMounted("", "%s: %w", arg, pathCause(err))
 	}
 	return place{}, notMounted("name a mountpoint, a store or a state directory", "no wholefs is mounted on %s, nor was it a store", arg)
+}
+
+// findMount finds the wholefs mount that arg names, and what arg is without
+// symlinks.
+func findMount(mounts []mountEntry, arg string) (m mountEntry, path string, found bool) {
+	path, err := plainPath(arg)
+	if err != nil {
+		return mountEntry{}, arg, false
+	}
+	if m, ok := mountAt(mounts, path); ok {
+		return m, path, m.fsType == fsType
+	}
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	m, found = mountAt(mounts, path)
+	return m, path, found && m.fsType == fsType
 }
 
 func mountPlace(m mountEntry) place {

@@ -53,6 +53,10 @@ func (p *program) status(ctx context.Context, args []string, o statusOptions, ou
 	}
 	for i, at := range places {
 		s, err := askStatus(ctx, at)
+		if err != nil && i < len(places)-1 {
+			report(p.stderr, err) // the others are told of all the same
+			continue
+		}
 		if err != nil {
 			return err
 		}

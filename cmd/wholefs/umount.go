@@ -48,16 +48,12 @@ at once, and they may go on until the timeout, or for the mount's
 }
 
 func (p *program) umount(ctx context.Context, arg string, o umountOptions) error {
-	path, err := plainPath(arg)
-	if err != nil {
-		return err
-	}
 	mounts, err := readMounts()
 	if err != nil {
 		return err
 	}
-	m, ok := mountAt(mounts, path)
-	if !ok || m.fsType != fsType {
+	m, _, ok := findMount(mounts, arg)
+	if !ok {
 		return notMounted("", "no wholefs is mounted on %s", arg)
 	}
 	at := mountPlace(m)
