@@ -234,10 +234,10 @@ func (fs *FS) rename(from *node, oldName string, to *node, newName string, flags
 			return err
 		}
 	}
+	if dst.stored {
+		fs.keep(to, newName)
+	}
 	if src.stored {
-		if dst.stored {
-			fs.keep(to, newName)
-		}
 		if err := fs.renameStored(src, dst, int(flags)); err != nil {
 			return err
 		}
