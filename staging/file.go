@@ -25,6 +25,11 @@ type File struct {
 	file *os.File
 	fd   int
 
+	// storing is held over the pwrite of a flight. Filesystems let one writer
+	// at a time into a file, and the others spin in the kernel for their turn:
+	// on a small machine that takes the processor from the program that writes.
+	storing sync.Mutex
+
 	// syncing is held over fdatasync, and taken before mu. The kernel
 	// reports a failed writeback to one caller only; with one Sync at a time
 	// the next one finds that error kept in err.

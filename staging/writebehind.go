@@ -110,39 +110,32 @@ func (f *File) Finish(off int64, data []byte) error {
 	}
 	f.mu.Unlock()
 
-	if err := f.sys.pwrite(f.fd, data, off); err != nil {
-		f.mu.Lock()
-		defer f.mu.Unlock()
+	// The sums are computed while the bytes are still in the processor's cache
+	// from arriving, and beside the pwrite of the flight before this one.
+	var room [4]piece
+	pieces := room[:0]
+	for at, rest := off, data; len(rest) > 0; {
+		part := f.dir.options.Layout.PartAt(at)
+		end := f.dir.options.Layout.Extent(part, off+n).End
+		pieces = append(pieces, piece{at, end - at, chunker.Checksum(rest[:end-at])})
+		rest, at = rest[end-at:], end
+	}
+	f.storing.Lock()
+	err := f.sys.pwrite(f.fd, data, off)
+	f.storing.Unlock()
+
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err != nil {
 		f.sums.Forget(chunker.Extent{Off: off, End: off + n})
 		f.fail(err)
-		f.release(off)
-		return f.err
-	}
-
-	// The sums are computed without the lock and noted with it: the pieces of
-	// a few parts at a time, which for all but tiny parts means once.
-	var pieces [4]piece
-	at := off
-	for {
-		k := 0
-		for ; k < len(pieces) && len(data) > 0; k++ {
-			part := f.dir.options.Layout.PartAt(at)
-			end := f.dir.options.Layout.Extent(part, off+n).End
-			pieces[k] = piece{at, end - at, chunker.Checksum(data[:end-at])}
-			data, at = data[end-at:], end
-		}
-		f.mu.Lock()
-		for _, p := range pieces[:k] {
+	} else {
+		for _, p := range pieces {
 			f.sums.Add(p.off, p.n, p.crc)
 		}
-		if len(data) == 0 {
-			f.release(off)
-			err := f.err
-			f.mu.Unlock()
-			return err
-		}
-		f.mu.Unlock()
 	}
+	f.release(off)
+	return f.err
 }
 
 // piece is a run of bytes inside one part, with its CRC32C.
