@@ -40,7 +40,9 @@ func (fs *FS) look(p *node, name, path string) (place, error) {
 }
 
 // Unlink removes a name. An unfinished file that loses its last name is never
-// published; programs that have it open go on using it.
+// published; programs that have it open go on using it. A file with several
+// names goes on under another one that the kernel has looked up; what was not
+// published yet is lost to names that it has not.
 func (fs *FS) Unlink(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
 	p, err := fs.get(h.NodeId)
 	if err == nil {
