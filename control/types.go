@@ -52,14 +52,16 @@ type Status struct {
 	Started    time.Time `json:"started"`
 	Uptime     float64   `json:"uptime_seconds"`
 	// Metrics is the URL of the metrics, empty when they are off.
-	Metrics    string    `json:"metrics,omitempty"`
-	Durability string    `json:"durability"`
-	OnKill     string    `json:"on_kill"`
-	Staging    Staging   `json:"staging"`
-	Buffers    Buffers   `json:"buffers"`
-	Journal    Journal   `json:"journal"`
-	OldestAge  float64   `json:"oldest_age_seconds"`
-	Sessions   []Session `json:"sessions"`
+	Metrics    string `json:"metrics,omitempty"`
+	Durability string `json:"durability"`
+	// DrainTimeout is how long the end of the mount may wait.
+	DrainTimeout float64   `json:"drain_timeout_seconds"`
+	OnKill       string    `json:"on_kill"`
+	Staging      Staging   `json:"staging"`
+	Buffers      Buffers   `json:"buffers"`
+	Journal      Journal   `json:"journal"`
+	OldestAge    float64   `json:"oldest_age_seconds"`
+	Sessions     []Session `json:"sessions"`
 }
 
 // Staging tells of the staging directory.

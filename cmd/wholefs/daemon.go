@@ -155,7 +155,7 @@ func (o *mountOptions) checkStateDir() error {
 func (d *daemon) openLog(p *program, h *herald) (err error) {
 	o := d.o.log
 	if o.file == "" && h != nil {
-		o.file = filepath.Join(d.house.stateDir, logName)
+		o.file, o.strict = filepath.Join(d.house.stateDir, logName), true
 	}
 	if d.log, err = newLogger(o, p.stderr); err != nil {
 		return fail("choose another --log-file", "log file %s: %w", o.file, pathCause(err))
@@ -292,7 +292,7 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 		State: "mounted", Store: d.o.store, Mountpoint: d.o.mountpoint, StateDir: d.house.stateDir,
 		Version: thisVersion().Version, PID: os.Getpid(), Started: d.started, Uptime: time.Since(d.started).Seconds(),
 		Metrics: d.url, Durability: d.o.sessions.durability.word, OnKill: d.o.sessions.onKill.word,
-		OldestAge: d.engine.OldestAge().Seconds(),
+		DrainTimeout: time.Duration(d.o.sessions.drainTimeout).Seconds(), OldestAge: d.engine.OldestAge().Seconds(),
 	}
 	if d.draining.Load() {
 		s.State = "draining"

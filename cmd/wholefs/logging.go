@@ -14,6 +14,7 @@ type logOptions struct {
 	level  choice
 	format choice
 	file   string // empty: standard error
+	strict bool   // the last component of file must not be a symlink
 }
 
 // logger is the daemon's log. Its level can be changed and its file opened
@@ -33,7 +34,7 @@ func newLogger(o logOptions, stderr io.Writer) (*logger, error) {
 	l.level.Set(levels[o.level.word])
 	to := stderr
 	if o.file != "" {
-		l.out = &logFile{path: o.file}
+		l.out = &logFile{path: o.file, strict: o.strict}
 		if err := l.out.reopen(); err != nil {
 			return nil, err
 		}
@@ -76,7 +77,8 @@ func (l *logger) close() {
 
 // logFile is a file that is appended to and can be opened again.
 type logFile struct {
-	path string
+	path   string
+	strict bool
 	// also are descriptors that follow the file: standard output and error
 	// of a daemon, where the runtime writes why it died.
 	also []int
@@ -92,7 +94,11 @@ func (l *logFile) Write(p []byte) (int, error) {
 }
 
 func (l *logFile) reopen() error {
-	f, err := os.OpenFile(l.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	flags := os.O_WRONLY | os.O_CREATE | os.O_APPEND
+	if l.strict {
+		flags |= unix.O_NOFOLLOW
+	}
+	f, err := os.OpenFile(l.path, flags, 0o600)
 	if err != nil {
 		return err
 	}

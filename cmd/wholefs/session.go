@@ -13,6 +13,10 @@ import (
 	"github.com/wholefs/wholefs/control"
 )
 
+// actDeadline bounds a publish that was asked for; the store may have to copy
+// a large file.
+const actDeadline = time.Hour
+
 func (p *program) sessionCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "session",
@@ -166,7 +170,9 @@ func (p *program) actCommand(a control.Action, short, long, done string) *cobra.
 				return err
 			}
 			return p.withSessions(cmd.Context(), at, func(s control.Sessions) error {
-				one, err := s.Act(cmd.Context(), which, a, force)
+				ctx, cancel := context.WithTimeout(cmd.Context(), actDeadline)
+				defer cancel()
+				one, err := s.Act(ctx, which, a, force)
 				if err != nil {
 					return whichWayOut(err)
 				}

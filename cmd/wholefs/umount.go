@@ -57,13 +57,17 @@ func (p *program) umount(ctx context.Context, arg string, o umountOptions) error
 		return notMounted("", "no wholefs is mounted on %s", arg)
 	}
 	at := mountPlace(m)
-	client, err := at.live(ctx)
-	if errors.Is(err, control.ErrNoDaemon) {
+	client, drain, err := p.askDrain(ctx, at)
+	if errors.Is(err, control.ErrNoDaemon) || err != nil && o.lazy {
 		return p.umountDead(at, o.lazy)
 	}
 	if err != nil {
-		return fail("with --lazy the mount is taken away without it", "the daemon of %s does not answer: %w", arg, err)
+		return &failure{exitCode(err), fmt.Errorf("the daemon of %s does not answer: %w", arg, err), "with --lazy the mount is taken away without it"}
 	}
+	// The daemon keeps to its own deadlines; this one is for a daemon that
+	// does not get to run any more.
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(o.timeout)+2*drain+endDeadline)
+	defer cancel()
 	res, err := client.Unmount(ctx, control.UnmountRequest{Timeout: time.Duration(o.timeout).Seconds(), Lazy: o.lazy})
 	if err != nil {
 		return p.umountRefused(err)
@@ -72,6 +76,19 @@ func (p *program) umount(ctx context.Context, arg string, o umountOptions) error
 		return err
 	}
 	return p.listLeft(res.Left)
+}
+
+// askDrain connects to the daemon of a mount and asks how long its drain may
+// take.
+func (p *program) askDrain(ctx context.Context, at place) (*control.Client, time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, statDeadline)
+	defer cancel()
+	client, err := at.live(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	s, err := client.Status(ctx)
+	return client, time.Duration(s.DrainTimeout * float64(time.Second)), err
 }
 
 // umountRefused explains why the daemon did not unmount, or not in time.
@@ -123,6 +140,10 @@ func (p *program) umountDead(at place, lazy bool) error {
 	}
 	if err := detach(at.mountpoint); err != nil {
 		return fmt.Errorf("unmount %s: %w", at.mountpoint, err)
+	}
+	if !stateFree(at.stateDir) {
+		return &failure{exitDeadline, fmt.Errorf("%s is out of sight, but its daemon, process %d, does not answer",
+			at.mountpoint, lastOwner(at.stateDir).PID), "it drains when it runs again; SIGKILL ends it, and the next mount recovers"}
 	}
 	fmt.Fprintf(p.stderr, "wholefs: the daemon of %s had died, the mount is cleared away\n", at.mountpoint)
 	left, err := recorded(at.stateDir)
