@@ -212,6 +212,12 @@ func decodeSession(rec []byte) (Session, *spill, error) {
 		UploadID: string(j.UploadID), StagingName: string(j.Staging), Exact: j.Exact, Replaces: j.Replaces,
 		Holes: j.Holes, Written: j.Written,
 	}
+	if len(s.Holes) == 0 {
+		s.Holes = nil
+	}
+	if len(s.Written) == 0 {
+		s.Written = nil
+	}
 	if err := s.check(); err != nil {
 		return Session{}, nil, err
 	}
