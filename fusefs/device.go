@@ -47,6 +47,7 @@ const (
 
 // Opcodes that the loop treats itself; values from linux/fuse.h.
 const (
+	opReadlink    = 5
 	opRead        = 15
 	opWrite       = 16
 	opGetxattr    = 22
@@ -88,9 +89,11 @@ type Mount struct {
 
 // capabilities that the kernel is asked for beyond go-fuse's defaults. Each is
 // relied on: OPEN with O_TRUNC in one request, suid and sgid cleared by us,
-// shared mappings of files opened with direct I/O.
+// shared mappings of files opened with direct I/O, the umask left to us since a
+// default ACL takes its place, and setxattr telling when an ACL clears sgid.
 const capabilities = fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_HANDLE_KILLPRIV_V2 |
-	fuse.CAP_DIRECT_IO_ALLOW_MMAP | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_ASYNC_DIO
+	fuse.CAP_DIRECT_IO_ALLOW_MMAP | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_ASYNC_DIO |
+	fuse.CAP_DONT_MASK | fuse.CAP_SETXATTR_EXT
 
 // NewMount mounts the filesystem on mountpoint and starts to serve it.
 func NewMount(mountpoint string, o MountOptions) (*Mount, error) {
@@ -109,6 +112,7 @@ func NewMount(mountpoint string, o MountOptions) (*Mount, error) {
 			MaxReadAhead:      MaxWrite,
 			MaxBackground:     64,
 			ExtraCapabilities: capabilities,
+			EnableAcl:         true,
 			Name:              "wholefs",
 			Logger:            slog.NewLogLogger(o.Logger.Handler(), slog.LevelWarn),
 		}),
@@ -212,6 +216,11 @@ func (m *Mount) reply(b []byte) error {
 		default:
 			h := (*fuse.OutHeader)(unsafe.Pointer(&b[0]))
 			m.o.Logger.Error("reply refused by the kernel", "unique", h.Unique, "length", h.Length, "status", h.Status, "err", err)
+			if h.Status == 0 {
+				// Whoever waits for it must not wait for ever.
+				b = b[:replyError(b, h.Unique, syscall.EIO)]
+				continue
+			}
 			return err
 		}
 	}
@@ -232,7 +241,7 @@ func (m *Mount) dispatch(buf *staging.Buffer, b []byte, n int) {
 	case op == opRead:
 		errno = m.guard(unique, func() syscall.Errno { return m.readFile(b, buf) })
 		buf.Release()
-	case op == opReaddir || op == opReaddirplus || op == opGetxattr || op == opListxattr:
+	case op == opReaddir || op == opReaddirplus || op == opGetxattr || op == opListxattr || op == opReadlink:
 		// A small request with a reply that may be large: swap the buffers.
 		request := m.small.Get().(*[smallReply]byte)
 		copy(request[:], b[:n])

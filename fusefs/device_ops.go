@@ -2,7 +2,7 @@ package fusefs
 
 // opNames are the requests by opcode (linux/fuse.h), as metrics name them.
 var opNames = [...]string{
-	1: "lookup", 2: "forget", 3: "getattr", 4: "setattr", 5: "readlink", 6: "symlink",
+	1: "lookup", 2: "forget", 3: "getattr", 4: "setattr", opReadlink: "readlink", 6: "symlink",
 	8: "mknod", 9: "mkdir", 10: "unlink", 11: "rmdir", 12: "rename", 13: "link",
 	14: "open", opRead: "read", opWrite: "write", 17: "statfs", 18: "release", 20: "fsync",
 	21: "setxattr", opGetxattr: "getxattr", opListxattr: "listxattr", 24: "removexattr", 25: "flush",

@@ -83,6 +83,13 @@ func (s *Session) publishNow(force bool) error {
 		return err
 	}
 	size := s.size
+	s.mu.Unlock()
+	// The face learns of the new file before the session lets go of it, so that
+	// at no moment neither of them shows it.
+	if s.e.o.Hooks.Published != nil {
+		s.e.o.Hooks.Published(s, path, got.Attr)
+	}
+	s.mu.Lock()
 	forgotten := s.landedWhole(got)
 	s.mu.Unlock()
 	if forgotten != nil {
@@ -95,9 +102,6 @@ func (s *Session) publishNow(force bool) error {
 	s.e.landed(s)
 	s.e.o.Observer.PublishDone("ok", took)
 	s.e.o.Logger.Debug("published", "path", path, "bytes", size, "took", took)
-	if s.e.o.Hooks.Published != nil {
-		s.e.o.Hooks.Published(s, path, got.Attr)
-	}
 	s.mu.Lock()
 	s.idle.Broadcast()
 	s.mu.Unlock()
