@@ -270,11 +270,15 @@ func (fs *FS) killPrivileges(n *node) error {
 				return err
 			}
 		}
-		err = node.RemoveXattr(capabilityXattr)
+		// Looked at before: only root may remove it, even where there is none.
+		_, err = node.GetXattr(capabilityXattr)
 		if errors.Is(err, syscall.ENODATA) || errors.Is(err, syscall.EOPNOTSUPP) {
 			return nil
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return node.RemoveXattr(capabilityXattr)
 	})
 	if err != nil {
 		n.unprivileged.Store(false)

@@ -183,10 +183,14 @@ func (fs *FS) open(n *node, in *fuse.OpenIn) (*handle, error) {
 	truncate := in.Flags&syscall.O_TRUNC != 0
 	kill := truncate && in.Mode&fuse.OPEN_KILL_SUIDGID != 0
 	empty := func(w *session.Writer) error {
-		if err := w.Reset(fs.ctx); err != nil || !kill {
-			return err
+		if kill {
+			// First: once the file is emptied there is something to publish,
+			// and an open that fails must not.
+			if err := fs.killPrivileges(n); err != nil {
+				return err
+			}
 		}
-		return fs.killPrivileges(n)
+		return w.Reset(fs.ctx)
 	}
 	if acc := in.Flags & syscall.O_ACCMODE; acc != syscall.O_WRONLY && acc != syscall.O_RDWR {
 		if truncate {

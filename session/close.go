@@ -75,7 +75,7 @@ func (s *Session) judge(w *Writer, c Caller) string {
 	if s.unlinked {
 		return decideUnlinked
 	}
-	if (c.Killed || c.Unknown) && (wrote || c.TGID == w.opener && w.opener != 0) && s.e.o.OnKill != KillPublish {
+	if (c.Killed || c.Unknown) && s.state == StateOpen && (wrote || c.TGID == w.opener && w.opener != 0) && s.e.o.OnKill != KillPublish {
 		s.killed = max(c.Signal, 1)
 		if !c.Killed {
 			s.killed = int(unix.SIGKILL)

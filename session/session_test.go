@@ -381,6 +381,18 @@ func TestKilledWriter(t *testing.T) {
 	}
 }
 
+func TestAWriterKilledAfterItsCloseChangesNothing(t *testing.T) {
+	w := newWorld(t)
+	s, h := w.create("f")
+	writeAt(t, h, 0, []byte("x"), 1)
+	require.NoError(t, h.Flush(ctx, flushBy(me, 1)))
+	require.NoError(t, h.Flush(ctx, Caller{TGID: me, Owner: 1, Killed: true, Signal: 9})) // a dup of it
+	h.Release(ctx)
+	require.Equal(t, "x", string(w.published("f")))
+	require.True(t, s.Ended())
+	require.Empty(t, w.List())
+}
+
 func TestAKilledBystanderChangesNothing(t *testing.T) {
 	w := newWorld(t)
 	_, h := w.create("f")
