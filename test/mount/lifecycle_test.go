@@ -28,7 +28,8 @@ func TestMountErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := harness.TempDir(t)
-	harness.Must(t, harness.Shell(dir, "mkdir store mnt full store/inside outer outer/store; touch full/f file"))
+	harness.Must(t, harness.Shell(dir, "mkdir -p store mnt full store/inside outer/store nested/sub; touch full/f file; mount -t tmpfs -o size=1m none nested/sub"))
+	t.Cleanup(func() { unix.Unmount(filepath.Join(dir, "nested/sub"), unix.MNT_DETACH) })
 	at := func(name string) string { return filepath.Join(dir, name) }
 	for _, c := range []struct {
 		name, store, mnt string
@@ -42,6 +43,7 @@ func TestMountErrors(t *testing.T) {
 		{"store is a file", "file", "mnt", exitFailed, "not a directory"},
 		{"mountpoint inside the store", "store", "store/inside", 0, "inside"},
 		{"store inside the mountpoint", "outer/store", "outer", 0, ""},
+		{"something is mounted inside the store", "nested", "mnt", exitFailed, "nested/sub"},
 		{"store is the mountpoint", "store", "store", 0, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
