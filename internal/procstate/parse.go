@@ -11,6 +11,7 @@ const (
 // Fields of /proc/PID/stat, counted from 0 at the one after the name, which is
 // field 3 in proc_pid_stat(5).
 const (
+	fieldState    = 0
 	fieldFlags    = 9 - 3
 	fieldWchan    = 35 - 3
 	fieldExitCode = 52 - 3
@@ -42,23 +43,28 @@ func parseStatus(b []byte) (tgid int, exiting, ok bool) {
 }
 
 // parseStat judges the line of /proc/PID/task/PID/stat of a thread whose
-// descriptor table is gone. A line that makes no sense gives Unknown.
-func parseStat(b []byte) (exit Exit, signal int) {
+// descriptor table is gone. A line that makes no sense gives Unknown. again is
+// set where the thread does not wait yet, but is about to, and the proof that
+// nothing was hidden can only be had then.
+func parseStat(b []byte) (exit Exit, signal int, again bool) {
 	// The name stands in parentheses, unescaped: it may hold blanks, newlines
 	// and parentheses of its own, but no field after it does.
 	i := bytes.LastIndexByte(b, ')')
 	if i < 0 {
-		return Unknown, 0
+		return Unknown, 0, false
 	}
+	var running bool
 	var flags, wchan, code int
 	rest := b[i+1:]
 	for field := 0; field <= fieldExitCode; field++ {
 		var word []byte
 		if word, rest = nextWord(rest); len(word) == 0 {
-			return Unknown, 0
+			return Unknown, 0, false
 		}
 		ok := true
 		switch field {
+		case fieldState:
+			running = string(word) == "R"
 		case fieldFlags:
 			flags, ok = number(word)
 		case fieldWchan:
@@ -67,18 +73,18 @@ func parseStat(b []byte) (exit Exit, signal int) {
 			code, ok = number(word)
 		}
 		if !ok {
-			return Unknown, 0
+			return Unknown, 0, false
 		}
 	}
 	switch {
 	case flags&pfExiting == 0:
-		return Unknown, 0 // no descriptors, and yet not ending: nothing we know
+		return Unknown, 0, false // no descriptors, and yet not ending: nothing we know
 	case code&0x7f != 0:
-		return Killed, code & 0x7f
+		return Killed, code & 0x7f, false
 	case code == 0 && flags&pfSignaled != 0 && wchan == 0:
-		return Unknown, 0 // the code may be hidden: see the package documentation
+		return Unknown, 0, running // the code may be hidden: see the package documentation
 	default:
-		return Exited, 0
+		return Exited, 0, false
 	}
 }
 

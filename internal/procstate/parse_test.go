@@ -27,6 +27,9 @@ func statOf(name string, flags, wchan, code int) string {
 	return strings.Join(f[1:], " ") + "\n"
 }
 
+// running turns the state of a line by statOf into that of a running thread.
+func running(line string) string { return strings.Replace(line, ") D", ") R", 1) }
+
 func TestParseStatus(t *testing.T) {
 	tests := []struct {
 		name    string
@@ -69,33 +72,38 @@ func TestParseStat(t *testing.T) {
 		in     string
 		exit   Exit
 		signal int
+		again  bool
 	}{
-		{"exit 0", statOf("sh", exiting, 1, 0), Exited, 0},
-		{"exit 3", statOf("sh", exiting, 1, 3<<8), Exited, 0},
-		{"exit 255", statOf("sh", exiting, 0, 255<<8), Exited, 0},
-		{"exit 0 by another thread", statOf("sh", signaled, 1, 0), Exited, 0},
-		{"exit 3 by another thread", statOf("sh", signaled, 1, 3<<8), Exited, 0},
-		{"SIGINT", statOf("sh", signaled, 1, 2), Killed, 2},
-		{"SIGKILL", statOf("sh", signaled, 1, 9), Killed, 9},
-		{"SIGSEGV and a core", statOf("sh", signaled, 1, 11|0x80), Killed, 11},
-		{"last real-time signal", statOf("sh", signaled, 1, 64), Killed, 64},
-		{"killed thread without the flag", statOf("sh", exiting, 1, 31), Killed, 31},
-		{"code hidden", statOf("sh", signaled, 0, 0), Unknown, 0},
-		{"not exiting", statOf("sh", 0x400000, 1, 0), Unknown, 0},
-		{"not exiting, with a code", statOf("sh", pfSignaled, 1, 9), Unknown, 0},
-		{"name with parentheses", statOf("a) Z 1 (b", signaled, 1, 9), Killed, 9},
-		{"name with a newline", statOf("a\n1 (x) D 0\n", exiting, 1, 0), Exited, 0},
-		{"name is all of a line", statOf(") D 1 1 1 1 1 4 0", signaled, 1, 15), Killed, 15},
-		{"empty name", statOf("", exiting, 1, 0), Exited, 0},
-		{"cut off", strings.TrimSuffix(statOf("sh", exiting, 1, 9), " 9\n"), Unknown, 0},
-		{"flags are no number", strings.Replace(statOf("sh", 77777, 1, 0), "77777", "x", 1), Unknown, 0},
-		{"no name", "42 sh D 1", Unknown, 0},
-		{"nothing behind the name", "42 (sh)", Unknown, 0},
-		{"empty", "", Unknown, 0},
+		{"exit 0", statOf("sh", exiting, 1, 0), Exited, 0, false},
+		{"exit 3", statOf("sh", exiting, 1, 3<<8), Exited, 0, false},
+		{"exit 255", statOf("sh", exiting, 0, 255<<8), Exited, 0, false},
+		{"exit 0 by another thread", statOf("sh", signaled, 1, 0), Exited, 0, false},
+		{"exit 3 by another thread", statOf("sh", signaled, 1, 3<<8), Exited, 0, false},
+		{"SIGINT", statOf("sh", signaled, 1, 2), Killed, 2, false},
+		{"SIGKILL", statOf("sh", signaled, 1, 9), Killed, 9, false},
+		{"SIGSEGV and a core", statOf("sh", signaled, 1, 11|0x80), Killed, 11, false},
+		{"last real-time signal", statOf("sh", signaled, 1, 64), Killed, 64, false},
+		{"killed thread without the flag", statOf("sh", exiting, 1, 31), Killed, 31, false},
+		{"code hidden", statOf("sh", signaled, 0, 0), Unknown, 0, false},
+		{"code hidden, or not asleep yet", running(statOf("sh", signaled, 0, 0)), Unknown, 0, true},
+		{"not asleep, but the code is shown", running(statOf("sh", signaled, 0, 9)), Killed, 9, false},
+		{"not asleep, by itself", running(statOf("sh", exiting, 0, 0)), Exited, 0, false},
+		{"not exiting", statOf("sh", 0x400000, 1, 0), Unknown, 0, false},
+		{"not exiting, with a code", statOf("sh", pfSignaled, 1, 9), Unknown, 0, false},
+		{"name with parentheses", statOf("a) Z 1 (b", signaled, 1, 9), Killed, 9, false},
+		{"name with a newline", statOf("a\n1 (x) D 0\n", exiting, 1, 0), Exited, 0, false},
+		{"name is all of a line", statOf(") D 1 1 1 1 1 4 0", signaled, 1, 15), Killed, 15, false},
+		{"empty name", statOf("", exiting, 1, 0), Exited, 0, false},
+		{"cut off", strings.TrimSuffix(statOf("sh", exiting, 1, 9), " 9\n"), Unknown, 0, false},
+		{"flags are no number", strings.Replace(statOf("sh", 77777, 1, 0), "77777", "x", 1), Unknown, 0, false},
+		{"no name", "42 sh D 1", Unknown, 0, false},
+		{"nothing behind the name", "42 (sh)", Unknown, 0, false},
+		{"empty", "", Unknown, 0, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			exit, signal := parseStat([]byte(tt.in))
+			exit, signal, again := parseStat([]byte(tt.in))
+			require.Equal(t, tt.again, again)
 			require.Equal(t, tt.exit, exit)
 			require.Equal(t, tt.signal, signal)
 		})
@@ -124,7 +132,7 @@ func FuzzParseStat(f *testing.F) {
 	f.Add([]byte(statOf(") (", pfExiting|pfSignaled, 0, 9)))
 	f.Add([]byte("1 ()"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		exit, signal := parseStat(b)
+		exit, signal, _ := parseStat(b)
 		if (exit == Killed) != (signal != 0) || signal < 0 || signal > 127 || exit == Alive {
 			t.Errorf("%q: %v, signal %d", b, exit, signal)
 		}
@@ -140,8 +148,8 @@ func FuzzParseStatName(f *testing.F) {
 		if hidden {
 			wchan = 0
 		}
-		wantExit, wantSignal := parseStat([]byte(statOf("sh", pfExiting|pfSignaled, wchan, int(code))))
-		exit, signal := parseStat([]byte(statOf(name, pfExiting|pfSignaled, wchan, int(code))))
+		wantExit, wantSignal, _ := parseStat([]byte(statOf("sh", pfExiting|pfSignaled, wchan, int(code))))
+		exit, signal, _ := parseStat([]byte(statOf(name, pfExiting|pfSignaled, wchan, int(code))))
 		if exit != wantExit || signal != wantSignal {
 			t.Errorf("name %q turns %v %d into %v %d", name, wantExit, wantSignal, exit, signal)
 		}

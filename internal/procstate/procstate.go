@@ -40,6 +40,7 @@ package procstate
 
 import (
 	"errors"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -94,8 +95,8 @@ type Caller struct {
 // is: otherwise it may end, and its number be given to another thread, while
 // Of reads.
 //
-// Of makes three system calls for a living process and six for a dying one,
-// and allocates nothing.
+// Of makes three system calls for a living process and as a rule six for a
+// dying one, and allocates nothing.
 func Of(pid int) (Caller, error) {
 	if pid <= 0 {
 		return Caller{}, nil
@@ -115,13 +116,26 @@ func Of(pid int) (Caller, error) {
 		return Caller{TGID: tgid, Exit: Alive}, nil
 	}
 
-	n, err = readProc(statPath(path[:0], pid), buf[:])
-	if err != nil || n == 0 {
-		return Caller{TGID: tgid}, gone(err)
+	for attempt := 0; ; attempt++ {
+		n, err = readProc(statPath(path[:0], pid), buf[:])
+		if err != nil || n == 0 {
+			return Caller{TGID: tgid}, gone(err)
+		}
+		exit, signal, again := parseStat(buf[:n])
+		if !again || attempt == attempts {
+			return Caller{TGID: tgid, Exit: exit, Signal: signal}, nil
+		}
+		// The FLUSH was read before its sender had gone to sleep.
+		time.Sleep(pause)
 	}
-	exit, signal := parseStat(buf[:n])
-	return Caller{TGID: tgid, Exit: exit, Signal: signal}, nil
 }
+
+// How often, and after how long, a thread is looked at again that is about to
+// wait for us.
+const (
+	attempts = 20
+	pause    = 50 * time.Microsecond
+)
 
 // errStatus is what a status file gives that has no Tgid or no FDSize line.
 var errStatus = errors.New("procstate: /proc/PID/status has no Tgid or FDSize line")

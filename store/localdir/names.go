@@ -44,8 +44,8 @@ func split(path string) (dir, name string) {
 	return path[:i], path[i+1:]
 }
 
-// chunkMax is the longest path that is given to the kernel at once: PATH_MAX
-// counts the NUL, and a whole component must fit what is left of a chunk.
+// chunkMax is the longest path that is given to the kernel at once; PATH_MAX
+// counts the NUL at its end.
 const chunkMax = unix.PathMax - 1
 
 // nextChunk cuts off the longest prefix of path that ends at a component and

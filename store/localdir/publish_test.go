@@ -261,6 +261,22 @@ func TestCompleteWhereBothNamesAreTheStagingFile(t *testing.T) {
 	require.NoFileExists(t, name)
 }
 
+// The look at the target and the rename are two steps: what appears between
+// them must not be replaced either.
+func TestNoReplaceWhereTheNameAppearsMeanwhile(t *testing.T) {
+	s := openStore(t)
+	path := filepath.Join(s.String(), "f")
+	u, f := begin(t, s, "f", stage(t, s, []byte("new")))
+	f.NoReplace = true
+	stop := durable.Observe(func(durable.Step) error { return os.WriteFile(path, []byte("first"), 0o644) })
+	_, err := u.Complete(background, f)
+	stop()
+	require.ErrorIs(t, err, unix.EEXIST)
+	got, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, "first", string(got))
+}
+
 func TestPublishOverOtherTypes(t *testing.T) {
 	s := openStore(t)
 	at := func(name string) string { return filepath.Join(s.String(), name) }
