@@ -75,6 +75,9 @@ func (w *writer) rewrite(size int64) error {
 	next.settled = next.tableBytes()
 	err = within(w.j.stallTimeout, func() error { return setCurrent(w.j.dir, name, next.settled, w.j.fsync) })
 	if err != nil {
+		if !errors.Is(err, ErrStalled) {
+			err = errors.Join(err, within(w.j.stallTimeout, next.db.Close))
+		}
 		return fmt.Errorf("%w: %w", errSwitch, err)
 	}
 	w.gen = next
