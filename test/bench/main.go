@@ -157,12 +157,18 @@ func (b *bench) setup() (err error) {
 }
 
 func (b *bench) onPlain(c testCase, r *row) error {
+	if err := b.prepare(c, b.plain); err != nil {
+		return err
+	}
 	res, err := b.once(c, b.plain)
 	r.plain, r.plainCPU = append(r.plain, res.Took), append(r.plainCPU, res.CPU)
 	return err
 }
 
 func (b *bench) onMount(c testCase, r *row) error {
+	if err := b.prepare(c, b.m.Dir); err != nil {
+		return err
+	}
 	before, err := cpu(b.m.Pid())
 	if err != nil {
 		return err
@@ -186,21 +192,29 @@ func (b *bench) onMount(c testCase, r *row) error {
 	return err
 }
 
-// once prepares, runs and clears away one case in a directory.
-func (b *bench) once(c testCase, dst string) (harness.Result, error) {
-	env := []string{"SRC=" + b.source, "SMALL=" + b.small, "DST=" + dst, fmt.Sprintf("QUARTER=%d", b.size/4)}
-	if r := b.shell(c.prepare, env); !r.OK() {
-		return r, fmt.Errorf("preparing %s: %v", c.name, r)
+// prepare does what a case needs and what is not measured.
+func (b *bench) prepare(c testCase, dst string) error {
+	if r := b.shell(c.prepare, b.env(dst)); !r.OK() {
+		return fmt.Errorf("preparing %s: %v", c.name, r)
 	}
 	unix.Sync()
-	r := b.shell("exec "+c.script, env)
+	return nil
+}
+
+// once runs and clears away one case in a directory.
+func (b *bench) once(c testCase, dst string) (harness.Result, error) {
+	r := b.shell("exec "+c.script, b.env(dst))
 	if !r.OK() {
 		return r, fmt.Errorf("%s: %v", c.name, r)
 	}
-	if r := b.shell(`rm -rf "$DST"/*`, env); !r.OK() {
+	if r := b.shell(`rm -rf "$DST"/*`, b.env(dst)); !r.OK() {
 		return r, fmt.Errorf("clearing after %s: %v", c.name, r)
 	}
 	return r, nil
+}
+
+func (b *bench) env(dst string) []string {
+	return []string{"SRC=" + b.source, "SMALL=" + b.small, "DST=" + dst, fmt.Sprintf("QUARTER=%d", b.size/4)}
 }
 
 func (b *bench) shell(script string, env []string) harness.Result {
