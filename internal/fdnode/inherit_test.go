@@ -1,12 +1,14 @@
 package fdnode
 
 import (
+	"context"
 	"encoding/binary"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -147,7 +149,9 @@ func TestInheritAsOrdinaryUser(t *testing.T) {
 	_, err = n.SetAttr(store.Change{Mode: ptr(uint32(0o6755))})
 	require.NoError(t, err)
 
-	cmd := exec.Command(filepath.Join(dir, "test"), "-test.run", "^TestInheritAsOrdinaryUser$")
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, filepath.Join(dir, "test"), "-test.run", "^TestInheritAsOrdinaryUser$")
 	cmd.Env = append(os.Environ(), "FDNODE_SRC="+src, "TMPDIR="+dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	out, err := cmd.CombinedOutput()
