@@ -36,10 +36,15 @@ func TestReadersEndWhenAsked(t *testing.T) {
 		j.PutPart("b", part(i))
 	}
 	require.NoError(t, j.Sync(t.Context()))
-	closed := make(chan error)
+	closed := make(chan error, 1)
 	err = j.Walk(t.Context(), func(Entry) error {
 		go func() { closed <- j.Close() }()
 		<-j.closing
+		select {
+		case <-closed:
+			t.Error("the database was closed under a reader")
+		case <-time.After(50 * time.Millisecond):
+		}
 		return nil
 	})
 	require.ErrorIs(t, err, ErrClosed)

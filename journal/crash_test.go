@@ -98,6 +98,19 @@ func TestCommittedSurvivesKill(t *testing.T) {
 	}
 }
 
+// A log that is damaged although the machine did not go down is refused: its
+// owner's LOCK tells that.
+func TestDamageAfterAKill(t *testing.T) {
+	dir := t.TempDir()
+	requireKilled(t, child(t, "killself", dir, "5000").Run())
+	edit(t, glob(t, dir, firstGeneration+"/*"+walSuffix), func(b []byte) []byte { return flip(txnEnds(b)[0] + 8)(b) })
+	_, err := Open(dir, Options{})
+	var corrupt *CorruptError
+	require.ErrorAs(t, err, &corrupt)
+	require.Equal(t, firstGeneration+"/00001"+walSuffix, corrupt.File)
+	require.Positive(t, corrupt.Offset)
+}
+
 // The daemon may be killed at any instruction: here at two dozen, while
 // records are written and generations copied, over and over on one journal.
 func TestKilledAnywhere(t *testing.T) {

@@ -173,6 +173,26 @@ func TestWriteErrorSticks(t *testing.T) {
 	require.NoError(t, j.Put(session("b")).Wait(t.Context()))
 }
 
+// What was queued behind a group that is lost is not written: it may build on
+// what was lost.
+func TestNothingFollowsALostGroup(t *testing.T) {
+	dir := t.TempDir()
+	j, g := gated(t, dir, Options{SyncWrites: true})
+	hold := make(chan struct{})
+	g.set(hold, syscall.EIO)
+	lost := j.Put(session("lost"))
+	require.Eventually(t, func() bool { return g.calls() > 0 }, 5*time.Second, time.Millisecond)
+	behind := j.Put(session("behind"))
+	require.NotSame(t, lost, behind)
+	close(hold)
+	require.ErrorIs(t, lost.Wait(t.Context()), syscall.EIO)
+	require.ErrorIs(t, behind.Wait(t.Context()), syscall.EIO)
+	require.ErrorIs(t, j.Close(), syscall.EIO)
+	j = mustOpen(t, dir, Options{})
+	_, err := j.Get(t.Context(), "behind")
+	require.ErrorIs(t, err, ErrNotFound)
+}
+
 // A disk that never answers blocks nobody for ever.
 func TestStalledDisk(t *testing.T) {
 	j, g := gated(t, t.TempDir(), Options{SyncWrites: true, StallTimeout: 100 * time.Millisecond})
