@@ -160,7 +160,6 @@ func (e *Engine) Open(ctx context.Context, p string, base store.File, a store.At
 	s := e.newSession(p)
 	s.state = StatePublished
 	s.base = base
-	s.linked = a.Nlink > 1
 	e.mu.Lock()
 	if have := e.live[p]; have != nil {
 		e.mu.Unlock()

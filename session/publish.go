@@ -151,18 +151,17 @@ func (s *Session) complete(path string) (store.Published, error) {
 		return store.Published{}, err
 	}
 	final := store.Final{
-		Path: path, Size: s.size, Staged: s.staged,
+		Path: path, Size: s.size, Staged: s.staged, Base: s.baseID,
 		Receipts: receipts, Durability: s.e.o.Durability,
 	}
 	got, err := s.upload.Complete(s.e.ctx, final)
 	if err == nil {
 		return got, nil
 	}
-	// A lost answer may hide a success: look, do not guess.
+	// A lost answer may hide a success: look, do not guess. What is left to do,
+	// as making it durable, is done by completing once more.
 	if done, lookErr := s.upload.Completed(s.e.ctx, final); lookErr == nil && done {
-		if a, statErr := s.statPublished(path); statErr == nil {
-			return store.Published{Attr: a}, nil
-		}
+		return s.upload.Complete(s.e.ctx, final)
 	}
 	return got, err
 }
@@ -182,7 +181,11 @@ func (s *Session) recordPublishing() error {
 	if err := s.recordRemainder(s.linked); err != nil {
 		return err
 	}
-	return s.record().Wait(s.e.ctx)
+	if err := s.record().Wait(s.e.ctx); err != nil || !s.linked {
+		return err
+	}
+	// Half of a copy may reach the disk before a power loss.
+	return s.e.o.Journal.Sync(s.e.ctx)
 }
 
 // landedWhole ends the version that the store now shows, and returns the
@@ -192,24 +195,21 @@ func (s *Session) landedWhole(got store.Published) (forgotten *journal.Commit) {
 	if s.journaled {
 		forgotten = s.e.o.Journal.Delete(s.id)
 	}
-	// Taken by rename, the staging name is gone already; copied or sent, it
-	// is not needed any more.
-	s.dropStaging(got.InPlace || s.e.o.Store.Limits().EagerParts)
+	// Taken by rename, the staging name is gone already. Copied or sent, it is
+	// not needed any more, once the journal does not ask for it.
+	copied := got.InPlace || s.e.o.Store.Limits().EagerParts
+	if copied && forgotten != nil {
+		if err := forgotten.Wait(s.e.ctx); err != nil {
+			copied = false // told below; the next start settles it
+		}
+	}
+	s.dropStaging(copied)
 	s.dropBase()
 	s.upload, s.uploadID, s.parts, s.journaled = nil, "", nil, false
 	s.written = false
 	s.updated = s.e.o.Now()
 	s.e.o.Observer.SessionEnded("published")
 	return forgotten
-}
-
-func (s *Session) statPublished(path string) (store.Attr, error) {
-	dir, err := s.e.o.Store.OpenDir(parentOf(path))
-	if err != nil {
-		return store.Attr{}, err
-	}
-	defer dir.Close()
-	return dir.Lookup(baseName(path))
 }
 
 // PublishID publishes the session with the given id or path, by command. With

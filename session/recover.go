@@ -192,6 +192,13 @@ func (s *Session) finishPublishing(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	s.upload = up
+	if s.linked {
+		// It was being copied into the file of several names that is there.
+		if _, a, err := s.openBase(); err == nil {
+			s.baseID = a.ID
+		}
+		s.dropBase()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for p := range e.o.Layout.Count(s.size) {

@@ -40,8 +40,10 @@ type Session struct {
 	killed  int // the signal that ended a writer, or 0
 	// unlinked says that the name is gone: the session is never published.
 	unlinked bool
-	// linked says that the published file has several names, so that
+	// baseID is the published file that this version is the next of; zero if
+	// it is a new one. linked says that it has several names, so that
 	// publishing writes into it, under a journaled record, to keep them one.
+	baseID store.ID
 	linked bool
 
 	staged  *staging.File
@@ -260,6 +262,10 @@ func (s *Session) beginVersion(from origin) error {
 	s.written, s.killed, s.journaled, s.unverified = false, 0, false, false
 	s.owners, s.parts, s.summing = nil, nil, nil
 	s.upload, s.uploadID = nil, ""
+	s.baseID, s.linked = store.ID{}, false
+	if from.base != nil {
+		s.baseID, s.linked = from.attr.ID, from.attr.Nlink > 1
+	}
 	s.created = s.e.o.Now()
 	s.updated = s.created
 	return nil

@@ -725,6 +725,44 @@ func TestCrashWhilePublishing(t *testing.T) {
 	})
 }
 
+func TestCrashWhileCopyingIntoAFileOfSeveralNames(t *testing.T) {
+	w := newWorld(t)
+	a, b := filepath.Join(w.top, "a"), filepath.Join(w.top, "b")
+	require.NoError(t, os.WriteFile(a, pattern(3000, 1), 0o644))
+	require.NoError(t, os.Link(a, b))
+	s, h := w.open("a")
+	writeAt(t, h, 0, []byte("new"), 1)
+	s.mu.Lock()
+	require.NoError(t, s.step(eventPublish))
+	s.mu.Unlock()
+	require.NoError(t, s.beginUpload())
+	require.NoError(t, s.recordPublishing())
+	w.crash()
+	require.NoError(t, os.WriteFile(a, []byte("torn"), 0o644)) // half of the copy
+	require.Equal(t, Report{Published: 1}, w.start())
+	want := pattern(3000, 1)
+	copy(want, "new")
+	require.Equal(t, want, w.published("a"))
+	require.Equal(t, want, w.published("b"))
+	require.Empty(t, w.leftovers())
+}
+
+func TestANewFileTakesOneOfSeveralNames(t *testing.T) {
+	w := newWorld(t)
+	a, b := filepath.Join(w.top, "a"), filepath.Join(w.top, "b")
+	require.NoError(t, os.WriteFile(a, []byte("old"), 0o644))
+	require.NoError(t, os.Link(a, b))
+	_, h := w.create("c")
+	writeAt(t, h, 0, []byte("new"), 1)
+	thaw := w.Freeze("c", "a")
+	w.Rename("c", "a")
+	thaw()
+	require.NoError(t, h.Flush(ctx, flushBy(me, 1)))
+	h.Release(ctx)
+	require.Equal(t, "new", string(w.published("a")))
+	require.Equal(t, "old", string(w.published("b")))
+}
+
 func TestRenameMovesSessions(t *testing.T) {
 	w := newWorld(t)
 	require.NoError(t, os.MkdirAll(filepath.Join(w.top, "d/e"), 0o755))

@@ -191,7 +191,6 @@ func (s *Session) nextVersion(keep bool) error {
 	if err != nil {
 		return wrapError("read the published file", s.Path(), err)
 	}
-	s.linked = a.Nlink > 1
 	err = s.beginVersion(origin{attr: a, base: base, content: keep})
 	if err == nil {
 		// The version that follows this one starts from what this one is.
@@ -210,7 +209,6 @@ func (s *Session) replaceHeld() error {
 	from := origin{attr: held}
 	if base, a, err := s.openBase(); err == nil {
 		from = origin{attr: a, base: base}
-		s.linked = a.Nlink > 1
 	} else if errnoOf(err) != syscall.ENOENT {
 		return wrapError("read the published file", s.Path(), err)
 	}

@@ -230,6 +230,10 @@ type Final struct {
 	Staged     Staged
 	Receipts   []Receipt
 	Durability Durability
+	// Base is the published file that this is the next version of; zero for a
+	// new file, which merely takes the name. Where Base has several names it is
+	// rewritten in place, to keep them one file.
+	Base ID
 	// NoReplace makes Complete answer EEXIST if Path exists.
 	NoReplace bool
 }

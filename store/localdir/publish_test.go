@@ -28,7 +28,11 @@ func begin(t *testing.T, s *Store, path string, staged *storetest.Staged) (store
 	require.NoError(t, err)
 	info, err := staged.Fd().Stat()
 	require.NoError(t, err)
-	return u, store.Final{Path: path, Size: info.Size(), Staged: staged}
+	f := store.Final{Path: path, Size: info.Size(), Staged: staged}
+	if a, err := fdnode.StatAt(unix.AT_FDCWD, filepath.Join(s.String(), path)); err == nil {
+		f.Base = a.ID // the next version of what is there
+	}
+	return u, f
 }
 
 // record lets the test see what is synced and renamed, in order.

@@ -133,7 +133,7 @@ func (u *upload) complete(f store.Final) (store.Published, error) {
 		return store.Published{}, unix.EISDIR
 	case exists && f.NoReplace:
 		return store.Published{}, unix.EEXIST
-	case exists && target.IsRegular() && target.Nlink > 1:
+	case exists && target.IsRegular() && target.Nlink > 1 && target.ID == f.Base:
 		return u.publishInPlace(parent, name, f)
 	}
 	return u.publishByRename(parent, name, f)

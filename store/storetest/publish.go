@@ -152,6 +152,7 @@ var publishTests = []testCase{
 		require.NoError(s.t, err)
 		for _, size := range []int{20_000, 10, 0, 5000} {
 			u, f := s.begin("f", pattern(2, size))
+			f.Base = old.ID
 			p, err := u.Complete(background, f)
 			require.NoError(s.t, err)
 			require.True(s.t, p.InPlace)
@@ -165,6 +166,21 @@ var publishTests = []testCase{
 		_, err = u.Complete(background, f)
 		wantErr(s.t, syscall.EEXIST, err)
 		require.Equal(s.t, pattern(2, 5000), s.read("g"))
+	}},
+	{"a new file takes one of several names", hardLinks, func(s *suite) {
+		top := s.top()
+		s.publish("f", pattern(1, 100))
+		n, err := top.OpenNode("f")
+		require.NoError(s.t, err)
+		defer n.Close()
+		_, err = top.Link("g", n)
+		require.NoError(s.t, err)
+		u, f := s.begin("f", pattern(2, 50)) // no next version of what is there: Base is not set
+		p, err := u.Complete(background, f)
+		require.NoError(s.t, err)
+		require.False(s.t, p.InPlace)
+		require.Equal(s.t, pattern(2, 50), s.read("f"))
+		require.Equal(s.t, pattern(1, 100), s.read("g"))
 	}},
 	{"at any moment a reader sees one version in full", nil, func(s *suite) {
 		const rounds = 60
