@@ -194,6 +194,10 @@ func usage(dir string) (allocated, apparent int64, logs int, err error) {
 // daemon's own until then. (MADV_PAGEOUT changes no content, whatever stands
 // at an address by then.)
 func evict(dir string) {
+	dir, err := filepath.EvalSymlinks(dir) // as the kernel names it
+	if err != nil {
+		return
+	}
 	maps, err := os.ReadFile("/proc/self/maps")
 	if err != nil {
 		return
