@@ -183,11 +183,18 @@ func (m *Mnt) waitReady() error {
 }
 
 func alive(dir string) error {
-	if !IsMounted(dir) {
+	var at, above unix.Statx_t
+	for path, st := range map[string]*unix.Statx_t{dir: &at, filepath.Dir(dir): &above} {
+		if err := unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_FORCE_SYNC, unix.STATX_BASIC_STATS, st); err != nil {
+			return err
+		}
+	}
+	// Between a dead mount and the one that takes its place there is for a
+	// moment the bare directory.
+	if at.Dev_major == above.Dev_major && at.Dev_minor == above.Dev_minor {
 		return errors.New("not mounted")
 	}
-	var st unix.Statx_t
-	return unix.Statx(unix.AT_FDCWD, dir, unix.AT_STATX_FORCE_SYNC, unix.STATX_BASIC_STATS, &st)
+	return nil
 }
 
 // Running reports whether the daemon lives.
