@@ -18,7 +18,7 @@ import (
 // Defaults of Options.
 const (
 	DefaultTimeout      = time.Second
-	DefaultBlockSize    = 1 << 20
+	DefaultBlockSize    = MaxWrite
 	DefaultMaxOpenDirs  = 1024
 	DefaultReservedName = ".wholefs"
 )
