@@ -48,6 +48,12 @@ func (fs *FS) stat(n *node) (a store.Attr, active bool, err error) {
 		}
 		return err
 	})
+	if errors.Is(err, errMoved) {
+		if kept := n.keep(); kept != nil {
+			a, err = kept.open.Stat() // its name is going away right now
+			kept.release(n)
+		}
+	}
 	return a, false, err
 }
 

@@ -110,7 +110,18 @@ func (fs *FS) findFile(n *node) (store.File, error) {
 		file = f
 		return nil
 	})
-	return file, err
+	if !errors.Is(err, errMoved) {
+		return file, err
+	}
+	kept := n.keep()
+	if kept == nil {
+		return nil, err
+	}
+	defer kept.release(n)
+	if r, ok := kept.open.(store.Reopener); ok {
+		return r.Reopen()
+	}
+	return nil, err
 }
 
 // check makes sure that opened, found by a name of n, is what n stands for.
@@ -163,26 +174,17 @@ func (fs *FS) onStore(n *node, f func(store.Node) error) error {
 			return err
 		}
 	}
-	nameless := fs.nameless(n)
-	var kept *keptNode
 	n.mu.Lock()
 	file := n.file
 	if file != nil {
 		file.refs++
-	} else if nameless && n.kept != nil {
-		kept = n.kept
-		kept.refs++
 	}
 	n.mu.Unlock()
-	switch {
-	case file != nil:
+	if file != nil {
 		defer file.release(n)
 		return f(file.open)
-	case kept != nil:
-		defer kept.release(n)
-		return f(kept.open)
 	}
-	return fs.atName(n, func(d store.Dir, at link) error {
+	err := fs.atName(n, func(d store.Dir, at link) error {
 		node, err := d.OpenNode(at.name)
 		if err != nil {
 			return err
@@ -193,6 +195,26 @@ func (fs *FS) onStore(n *node, f func(store.Node) error) error {
 		}
 		return f(node)
 	})
+	if !errors.Is(err, errMoved) {
+		return err
+	}
+	kept := n.keep()
+	if kept == nil {
+		return err
+	}
+	defer kept.release(n)
+	return f(kept.open)
+}
+
+// keep returns what was kept of a file whose name went away, or is just going;
+// nil if nothing was. The caller releases it.
+func (n *node) keep() *keptNode {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.kept != nil {
+		n.kept.refs++
+	}
+	return n.kept
 }
 
 // onNode calls f with what holds the attributes of n now: the staging file of
@@ -233,10 +255,8 @@ func (fs *FS) keep(p *node, name string) {
 		s.KeepBase()
 	}
 	if read {
-		f, err := fs.openFile(n)
-		if err == nil {
-			f.release(n) // the node keeps its own reference
-			return
+		if f, err := fs.openFile(n); err == nil {
+			f.release(n) // the node keeps its own reference, while it has handles
 		}
 	}
 	err := fs.inDir(p, func(d store.Dir) error {

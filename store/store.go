@@ -129,6 +129,14 @@ type File interface {
 	SeekHole(off int64) (int64, error)
 }
 
+// Reopener is a Node of a regular file whose content can be read even though
+// no name leads to it any more. Stores that find content by name do not have it.
+type Reopener interface {
+	Node
+	// Reopen opens the file for reading.
+	Reopen() (File, error)
+}
+
 // Dir is a directory of the store, held open. Names are single components.
 // Where a method makes something, the caller has checked permissions and
 // applied the umask already.

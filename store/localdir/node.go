@@ -24,13 +24,22 @@ type local interface{ self() *node }
 
 func (n *node) self() *node { return n }
 
+// Reopen opens the file for reading, whatever has become of its names.
+func (n *node) Reopen() (store.File, error) {
+	f, err := fdnode.Reopen(n.F, unix.O_RDONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return nil, err
+	}
+	return &file{node{Node: fdnode.Node{F: f}, store: n.store}}, nil
+}
+
 // file is a regular file opened for reading.
 type file struct{ node }
 
 var (
-	_ store.Node = (*node)(nil)
-	_ store.File = (*file)(nil)
-	_ store.Dir  = (*dir)(nil)
+	_ store.Reopener = (*node)(nil)
+	_ store.File     = (*file)(nil)
+	_ store.Dir      = (*dir)(nil)
 )
 
 // ReadAt reads as io.ReaderAt does.
