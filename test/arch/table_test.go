@@ -70,5 +70,4 @@ var skips = map[string]string{
 	"store/localdir/open_test.go":    "where filesystems cannot be mounted, which root can",
 	"store/localdir/suite_test.go":   "without a tmpfs at /dev/shm",
 	"store/storetest/storetest.go":   "for features that a store says it does not have",
-	"telemetry/metrics_test.go":      "without promtool; test/mount demands it",
 }

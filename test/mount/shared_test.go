@@ -32,6 +32,12 @@ var shares = []struct {
 	{"exec redirection", `exec 5> "$F"; echo a >&5; sleep 0.3; /bin/echo b >&5; exec 5>&-`, []string{"a\n", "a\nb\n"}},
 	// The opener ends first; what its child writes later is one more version.
 	{"background child writes last", `(echo a; (sleep 0.5; echo b) &) > "$F"; sleep 1`, []string{"a\n", "a\nb\n"}},
+	// A handle through which nothing is written holds the others back.
+	{"a handle held by the shell", `
+exec 7<> "$F"
+printf AAAA | dd of="$F" bs=1 seek=0 conv=notrunc status=none &
+(sleep 0.2; printf BBBB | dd of="$F" bs=1 seek=4 conv=notrunc status=none) &
+wait; exec 7>&-`, []string{"AAAABBBB"}},
 	{"several handles", `
 (printf AAAA; sleep 0.6) | dd of="$F" bs=1 seek=0 conv=notrunc status=none &
 (sleep 0.2; printf BBBB; sleep 0.1) | dd of="$F" bs=1 seek=4 conv=notrunc status=none &
