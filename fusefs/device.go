@@ -182,9 +182,23 @@ func (m *Mount) serve() {
 			return
 		}
 		m.dispatch(buf, b, n)
-		if m.idle.Add(1) > maxIdle {
-			m.idle.Add(-1)
+		if !m.becomeIdle() {
 			return
+		}
+	}
+}
+
+// becomeIdle counts a reader as idle again, unless there are enough. It never
+// counts one that then ends: another might end too because of it, and nobody
+// would read any more.
+func (m *Mount) becomeIdle() bool {
+	for {
+		idle := m.idle.Load()
+		if idle >= maxIdle {
+			return false
+		}
+		if m.idle.CompareAndSwap(idle, idle+1) {
+			return true
 		}
 	}
 }
