@@ -31,12 +31,9 @@ import (
 // that requests that take long (a close that publishes) hold nothing.
 
 const (
-	// MaxWrite is the largest request. The kernel would send 1 MiB with its
-	// default fs.fuse.max_pages_limit, but a write of 1 MiB makes the page cache
-	// allocate in blocks of 256 pages, which are scarce, and on a virtual machine
-	// that reports free memory to its host the ones that the host has taken
-	// back: storing 2 GiB then cost 3 to 7 s of processor time instead of 1.2.
-	MaxWrite = 512 << 10
+	// MaxWrite is the largest request: the most that the kernel sends with its
+	// default fs.fuse.max_pages_limit of 256 pages.
+	MaxWrite = 1 << 20
 	// BufferSize is what a Buffer must hold: a page for the request's headers,
 	// so that its payload begins on a page, and the payload.
 	BufferSize = MaxWrite + pageSize
@@ -45,7 +42,12 @@ const (
 	writeHeader = int(unsafe.Sizeof(fuse.WriteIn{}))
 	readHeader  = int(unsafe.Sizeof(fuse.OutHeader{}))
 	maxIdle     = 2
-	smallReply  = 4096
+
+	// handOver is the size from which a write is worth another goroutine: the
+	// reader then waits for the program's next request while it is stored. A
+	// smaller one is stored sooner than handed over.
+	handOver   = 64 << 10
+	smallReply = 4096
 )
 
 // Opcodes that the loop treats itself; values from linux/fuse.h.
@@ -252,8 +254,7 @@ func (m *Mount) dispatch(buf *staging.Buffer, b []byte, n int) {
 	op, unique := in.Opcode, in.Unique
 	switch {
 	case op == opWrite:
-		m.guard(unique, func() syscall.Errno { return m.write(b[:n], start) })
-		buf.Release()
+		m.guard(unique, func() syscall.Errno { return m.write(buf, b[:n], start) })
 		return // counted when it was answered
 	case op == opRead:
 		errno = m.guard(unique, func() syscall.Errno { return m.readFile(b, buf) })
@@ -333,25 +334,34 @@ type writeReply struct {
 	fuse.WriteOut
 }
 
-// write serves a WRITE: it reserves the range, answers, and stores the bytes
-// from the buffer that they came in. With O_SYNC or O_DSYNC it stores and syncs
-// first.
-func (m *Mount) write(b []byte, start time.Time) syscall.Errno {
+// write serves a WRITE: it reserves the range, answers, and has the bytes stored
+// from the buffer that they came in, which goes back to the budget then. With
+// O_SYNC or O_DSYNC it stores and syncs first.
+func (m *Mount) write(buf *staging.Buffer, b []byte, start time.Time) syscall.Errno {
 	in := (*fuse.WriteIn)(unsafe.Pointer(&b[0]))
 	data := b[writeHeader:]
 	if int(in.Size) != len(data) {
+		defer buf.Release()
 		return m.answerWrite(in, syscall.EIO, start)
 	}
 	w, at, status := m.o.FS.beginWrite(in)
 	if !status.Ok() {
+		defer buf.Release()
 		return m.answerWrite(in, syscall.Errno(status), start)
 	}
-	if in.Flags&(unix.O_SYNC|unix.O_DSYNC) == 0 {
+	synced := in.Flags&(unix.O_SYNC|unix.O_DSYNC) != 0
+	if !synced {
 		m.answerWrite(in, 0, start)
-		w.Finish(at, data)
+		if len(data) >= handOver {
+			w.FinishLater(at, data, buf)
+			return 0
+		}
+	}
+	defer buf.Release()
+	w.Finish(at, data)
+	if !synced {
 		return 0
 	}
-	w.Finish(at, data)
 	var errno syscall.Errno
 	if err := w.Sync(m.ctx); err != nil {
 		errno = syscall.Errno(m.o.FS.status("write", err))

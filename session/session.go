@@ -52,6 +52,8 @@ type Session struct {
 	pending int   // writes between Begin and Finish
 	err     error // the first failure; sticky (W6)
 
+	deliveries deliveries
+
 	// base is the published content that the next version starts from, while
 	// it is known; a store may also be asked for it by path.
 	base store.File

@@ -949,6 +949,38 @@ func TestConcurrentWriters(t *testing.T) {
 	require.Empty(t, w.leftovers())
 }
 
+type lentBuffer struct{ returned chan struct{} }
+
+func (l lentBuffer) Release() { close(l.returned) }
+
+func TestDeliveredWritesAreStoredInOrderAndWaitedFor(t *testing.T) {
+	w := newWorld(t)
+	s, h := w.create("f")
+	want := make([]byte, 0, 20*1000)
+	var lent []lentBuffer
+	for i := range 20 {
+		data := bytes.Repeat([]byte{byte(i)}, 1000)
+		at, err := h.Begin(int64(len(want)), 1000, WriteOptions{Owner: 1})
+		require.NoError(t, err)
+		lent = append(lent, lentBuffer{make(chan struct{})})
+		h.FinishLater(at, data, lent[i])
+		want = append(want, data...)
+	}
+	// The same bytes again: the later write wins.
+	at, err := h.Begin(0, 3, WriteOptions{Owner: 1})
+	require.NoError(t, err)
+	last := lentBuffer{make(chan struct{})}
+	h.FinishLater(at, []byte("end"), last)
+	copy(want, "end")
+	require.NoError(t, h.Flush(ctx, flushBy(me, 1)))
+	require.True(t, bytes.Equal(want, w.published("f")), "the close waits for what was delivered")
+	for _, l := range append(lent, last) {
+		<-l.returned
+	}
+	h.Release(ctx)
+	require.True(t, s.Ended())
+}
+
 func TestCloseHoldsWhatIsOpen(t *testing.T) {
 	w := newWorld(t)
 	s, h := w.create("f")

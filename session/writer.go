@@ -3,6 +3,8 @@ package session
 import (
 	"context"
 	"fmt"
+	"slices"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -130,6 +132,55 @@ func (w *Writer) Finish(at int64, data []byte) {
 	}
 	s.endWrite()
 	s.mu.Unlock()
+}
+
+// A Releaser is given back what it lent when its bytes are stored.
+type Releaser interface{ Release() }
+
+// delivery is a reserved write whose bytes wait to be stored.
+type delivery struct {
+	w    *Writer
+	at   int64
+	data []byte
+	lent Releaser
+}
+
+// FinishLater is Finish in another goroutine, and then gives data back to lent.
+// The caller goes on at once: on a machine of few processors the program that
+// writes would else wait for the one that the caller stores with. One goroutine
+// stores what is delivered to a session; it ends when nothing is left.
+func (w *Writer) FinishLater(at int64, data []byte, lent Releaser) {
+	q := &w.s.deliveries
+	q.mu.Lock()
+	q.waiting = append(q.waiting, delivery{w, at, data, lent})
+	start := !q.storing
+	q.storing = true
+	q.mu.Unlock()
+	if start {
+		go q.run()
+	}
+}
+
+// deliveries are the writes of a session that are acknowledged and not stored.
+// Their number is bounded by what Begin lets through.
+type deliveries struct {
+	mu      sync.Mutex
+	waiting []delivery
+	storing bool
+}
+
+func (q *deliveries) run() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.waiting) > 0 {
+		d := q.waiting[0]
+		q.waiting = slices.Delete(q.waiting, 0, 1)
+		q.mu.Unlock()
+		d.w.Finish(d.at, d.data)
+		d.lent.Release()
+		q.mu.Lock()
+	}
+	q.storing = false
 }
 
 // Cancel ends a reservation whose bytes never came.

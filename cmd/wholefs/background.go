@@ -36,7 +36,7 @@ func (p *program) background(ctx context.Context, args []string) error {
 		return err
 	}
 	defer r.Close()
-	cmd := exec.Command("/proc/self/exe", args...)
+	cmd := exec.Command(ownProgram(), args...)
 	cmd.Args[0] = "wholefs"
 	cmd.Env = append(append([]string{}, p.environ...), detachedEnv+"=3")
 	cmd.ExtraFiles = []*os.File{w}
@@ -126,4 +126,20 @@ func (h *herald) say(r readiness) {
 	_ = json.NewEncoder(h.w).Encode(r)
 	h.w.Close()
 	h.w = nil
+}
+
+// ownProgram returns the path of this program. The kernel names a process after
+// the file, so /proc/self/exe, which would always do, comes second.
+func ownProgram() string {
+	path, err := os.Executable()
+	if err == nil {
+		var here, running os.FileInfo
+		if here, err = os.Stat(path); err == nil {
+			running, err = os.Stat("/proc/self/exe")
+		}
+		if err == nil && os.SameFile(here, running) {
+			return path
+		}
+	}
+	return "/proc/self/exe"
 }

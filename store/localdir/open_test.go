@@ -67,7 +67,7 @@ func TestOpenRefuses(t *testing.T) {
 			require.NoError(t, os.WriteFile(filepath.Join(path, StateDirName), nil, 0o644))
 		}, unix.ENOTDIR, "is reserved for a directory of wholefs"},
 		{"a symlink in place of the state directory", "", func(t *testing.T, path string) {
-			require.NoError(t, os.Symlink("/", filepath.Join(path, StateDirName)))
+			require.NoError(t, os.Symlink(t.TempDir(), filepath.Join(path, StateDirName)))
 		}, unix.ELOOP, "is reserved for a directory of wholefs"},
 		{"a state directory of somebody else", "", func(t *testing.T, path string) {
 			needRoot(t)
