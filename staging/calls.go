@@ -86,11 +86,12 @@ func (c calls) wrap(op Op, err error) error {
 	return &os.PathError{Op: string(op), Path: c.name, Err: err}
 }
 
-// storeStep is the most that one pwrite stores. A larger one makes the page
-// cache allocate folios of 256 pages and more, which are scarce; on a virtual
-// machine that reports its free memory they are the ones that the host has taken
-// back, and storing 2 GiB cost 3 to 7 s of processor time instead of 1.2.
-const storeStep = 512 << 10
+// storeStep is the most that one pwrite stores: what cp writes at a time. The
+// page cache allocates a folio as large as the write, if it can, and blocks of
+// 256 pages and more are, on a virtual machine that reports its free memory,
+// those that the host has taken back: storing 2 GiB then cost 3 to 7 s of
+// processor time instead of 1.2.
+const storeStep = 128 << 10
 
 // pwrite writes all of p at off. A short write is continued, and one that
 // writes nothing at all is an error, or it would be repeated for ever.
