@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const header = `| case | plain | wholefs | ratio (min-max) | command CPU, plain / wholefs | daemon CPU | daemon peak memory |
@@ -33,19 +31,6 @@ func (r row) speed(all []time.Duration) string {
 func median[T cmp.Ordered](all []T) T {
 	sorted := slices.Sorted(slices.Values(all))
 	return sorted[len(sorted)/2]
-}
-
-// warm touches so many bytes of memory and gives them back. In a virtual
-// machine free memory may have been returned to the host; a page that is
-// touched first then costs several times what it costs to write to it, and
-// whoever comes after a pause pays for all of them. Right after this nobody
-// does, so that the write path is measured and not the host.
-func warm(size int64) error {
-	mem, err := unix.Mmap(-1, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_POPULATE)
-	if err != nil {
-		return fmt.Errorf("touching %d MiB of memory: %w", size>>20, err)
-	}
-	return unix.Munmap(mem)
 }
 
 // cpu is the processor time of all threads of the daemon, which closes no
