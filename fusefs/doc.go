@@ -30,9 +30,10 @@
 //
 // Programs read through the kernel's page cache and write around it
 // (FOPEN_DIRECT_IO), in requests of up to the mount's write size, which is
-// also the st_blksize that cp and cat use. An open for reading drops the
-// cached pages of the file, since the store may have changed behind the mount;
-// FOPEN_KEEP_CACHE is not used. Attributes of a file with an active session
+// also the st_blksize that cp and cat use. An open for reading keeps the cached
+// pages of a published file that is, by identity, size and times, the one they
+// were read from, and drops those of any other, since the store may have
+// changed behind the mount. Attributes of a file with an active session
 // are not cached; those of other files are, for Options.AttrTimeout, which
 // also bounds how long a change made behind the mount goes unseen.
 //

@@ -57,6 +57,8 @@ type node struct {
 	fileGen uint64
 	// kept answers for a file whose last name is gone.
 	kept *keptNode
+	// cached is what the kernel's pages of the file were read from.
+	cached contents
 }
 
 func (n *node) isDir() bool     { return n.kind == syscall.S_IFDIR }

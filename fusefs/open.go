@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
@@ -20,6 +21,8 @@ type handle struct {
 	// session and writer are set on handles that may write.
 	session *session.Session
 	writer  *session.Writer
+	// keepCache is set on handles whose reads the kernel's cache may answer.
+	keepCache bool
 }
 
 // handle returns the open file with the number fh, or nil.
@@ -166,11 +169,34 @@ func (fs *FS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) f
 	if err != nil {
 		return fs.status("open", err)
 	}
-	if h.writer != nil {
+	switch {
+	case h.writer != nil:
 		out.OpenFlags = fuse.FOPEN_DIRECT_IO
+	case h.keepCache:
+		out.OpenFlags = fuse.FOPEN_KEEP_CACHE
 	}
 	out.Fh = fs.addHandle(h)
 	return fuse.OK
+}
+
+// contents identifies what a published file holds: whoever changes it changes
+// one of these, and the time of change cannot be set back.
+type contents struct {
+	id           store.ID
+	size         int64
+	mtime, ctime time.Time
+}
+
+// seen reports whether the kernel's cached pages, from the last time that the
+// file was opened for reading, are those of the file with the attributes a.
+// Changes through the mount keep them right; this is about those behind it.
+func (n *node) seen(a store.Attr) bool {
+	now := contents{a.ID, a.Size, a.Mtime, a.Ctime}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	same := n.cached == now
+	n.cached = now
+	return same
 }
 
 func (fs *FS) open(n *node, in *fuse.OpenIn) (*handle, error) {
@@ -207,8 +233,12 @@ func (fs *FS) open(n *node, in *fuse.OpenIn) (*handle, error) {
 		if err != nil {
 			return nil, err
 		}
-		f.release(n)
-		return &handle{node: n}, nil
+		defer f.release(n)
+		a, err := f.open.Stat()
+		if err != nil {
+			return nil, err
+		}
+		return &handle{node: n, keepCache: n.seen(a)}, nil
 	}
 	h, err := fs.openWriter(n, tgidOf(in.Pid))
 	if err != nil {

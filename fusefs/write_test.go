@@ -6,6 +6,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -274,4 +275,32 @@ func TestSymlinkIsNotFollowedByOpen(t *testing.T) {
 	r.must(os.Symlink("/etc/passwd", filepath.Join(r.dir, "link")))
 	in := fuse.OpenIn{InHeader: header(r.find("link").NodeId)}
 	r.is(r.fs.Open(nil, &in, &fuse.OpenOut{}), syscall.ENXIO)
+}
+
+// The kernel may keep the pages of a file that is still the one they were read
+// from, and of no other.
+func TestKeepCache(t *testing.T) {
+	r := newRig(t, "")
+	keeps := func() bool {
+		t.Helper()
+		e := r.find("f")
+		var out fuse.OpenOut
+		r.ok(r.fs.Open(nil, &fuse.OpenIn{InHeader: header(e.NodeId)}, &out))
+		r.fs.Release(nil, &fuse.ReleaseIn{InHeader: header(e.NodeId), Fh: out.Fh})
+		return out.OpenFlags&fuse.FOPEN_KEEP_CACHE != 0
+	}
+	r.outside("f", "one")
+	equal(t, "nothing is cached yet", keeps(), false)
+	equal(t, "unchanged since", keeps(), true)
+	time.Sleep(20 * time.Millisecond) // more than the grain of file times
+	r.outside("f", "two")             // in place: the same file and size
+	equal(t, "the file was changed behind the mount", keeps(), false)
+	equal(t, "unchanged since", keeps(), true)
+
+	w := r.open("f", syscall.O_WRONLY)
+	w.write(0, "new")
+	equal(t, "a session is active", keeps(), false)
+	w.close()
+	equal(t, "the first open of the new version", keeps(), false)
+	equal(t, "unchanged since", keeps(), true)
 }
