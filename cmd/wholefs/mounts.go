@@ -141,8 +141,15 @@ func register(device, stateDir string) (remove func(), err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return func() {}, err
 	}
+	// Of mounts whose daemon was killed, and whose state is gone or idle since.
+	links, _ := filepath.Glob(filepath.Join(dir, "*")) // the pattern is well formed
+	for _, link := range links {
+		if to, err := os.Readlink(link); err == nil && to != stateDir && stateFree(to) {
+			_ = os.Remove(link)
+		}
+	}
 	link := filepath.Join(dir, device)
-	_ = os.Remove(link) // of a mount whose daemon was killed
+	_ = os.Remove(link)
 	if err := os.Symlink(stateDir, link); err != nil {
 		return func() {}, err
 	}
