@@ -35,9 +35,9 @@ type Engine struct {
 	byDir map[string]map[*Session]struct{}
 	// nameless holds sessions whose name was removed while writers go on.
 	nameless map[*Session]struct{}
-	// publishing counts the sessions between taking their path and knowing
-	// the outcome; frozen paths may not begin to publish.
+	// frozen paths may not begin to publish; see Freeze.
 	frozen []string
+	// active counts the sessions that hold a staging file.
 	active int
 
 	expiry *time.Timer
@@ -61,9 +61,6 @@ func New(o Options) (*Engine, error) {
 	e.expiry.Stop()
 	return e, nil
 }
-
-// MaxSize returns the largest size of a file, in bytes, that the store takes.
-func (e *Engine) MaxSize() int64 { return e.maxSize }
 
 // parentOf returns the directory part of a store path; "" is the top.
 func parentOf(p string) string {

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/wholefs/wholefs/chunker"
-	"github.com/wholefs/wholefs/store"
 )
 
 // Info tells people and programs about one session. Sizes are in bytes.
@@ -108,9 +107,6 @@ func (e *Engine) OldestAge() time.Duration {
 	}
 	return e.o.Now().Sub(oldest)
 }
-
-// Store returns the store that sessions publish to.
-func (e *Engine) Store() store.Store { return e.o.Store }
 
 // baseName returns the last component of a store path.
 func baseName(p string) string { return path.Base(p) }

@@ -352,6 +352,8 @@ func (s *Session) dropStaging(remove bool) {
 		if err := s.staged.Remove(); err != nil {
 			s.e.o.Logger.Warn("staging file left behind; the next mount removes it", "session", s.id, "err", err)
 		}
+	} else {
+		s.staged.Detach()
 	}
 	s.staged.Close()
 	s.staged, s.cover = nil, nil

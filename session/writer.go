@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"sync"
 	"syscall"
@@ -60,9 +59,6 @@ func (s *Session) isDetached() bool {
 	}
 	return s.e.live[s.path] != s
 }
-
-// Session returns the session that the handle writes to.
-func (w *Writer) Session() *Session { return w.s }
 
 // Begin reserves n bytes at off for a write and returns where they go. After
 // it the write may be acknowledged; Finish must follow. It waits while the
@@ -181,16 +177,6 @@ func (q *deliveries) run() {
 		q.mu.Lock()
 	}
 	q.storing = false
-}
-
-// Cancel ends a reservation whose bytes never came.
-func (w *Writer) Cancel(at, n int64) {
-	s := w.s
-	s.staged.Cancel(at, n)
-	s.mu.Lock()
-	s.fail(fmt.Errorf("%d bytes at %d were announced and did not come: %w", n, at, syscall.EIO))
-	s.endWrite()
-	s.mu.Unlock()
 }
 
 // endWrite ends one pending write. The caller holds s.mu.
