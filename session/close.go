@@ -211,9 +211,7 @@ func (s *Session) Unlink() {
 	}
 	s.unlinked = true
 	if s.journaled {
-		// A crash must not bring the name back.
-		s.e.o.Journal.Delete(s.id)
-		s.journaled, s.parts = false, nil
+		s.forget() // a crash must not bring the name back
 	}
 	s.e.mu.Lock()
 	s.e.leave(s)

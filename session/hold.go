@@ -98,11 +98,20 @@ func (s *Session) dropVersion(result string) {
 		s.e.o.Logger.Warn("upload left behind in the store", "session", s.id, "upload", s.uploadID, "err", err)
 	}
 	if s.journaled {
-		s.e.o.Journal.Delete(s.id)
+		s.forget() // before the staging file, or a restart would miss that
 	}
 	s.dropStaging(true)
-	s.upload, s.uploadID, s.parts, s.journaled = nil, "", nil, false
+	s.upload, s.uploadID, s.parts = nil, "", nil
 	s.e.o.Observer.SessionEnded(result)
+}
+
+// forget takes the version's record out of the journal and waits until it is
+// out. The caller holds s.mu.
+func (s *Session) forget() {
+	if err := s.e.o.Journal.Delete(s.id).Wait(s.e.ctx); err != nil {
+		s.e.o.Logger.Error("the journal still has a session that has ended; a restart will hold it", "session", s.id, "path", s.Path(), "err", err)
+	}
+	s.journaled, s.parts = false, nil
 }
 
 // abortUpload frees what the store keeps of the version, if it was sent

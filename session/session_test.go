@@ -836,6 +836,24 @@ func TestUnlinkedFileStaysReadable(t *testing.T) {
 	require.Empty(t, w.leftovers())
 }
 
+func TestACrashBringsNoRemovedNameBack(t *testing.T) {
+	for i := range 10 {
+		w := newWorld(t)
+		s, h := w.create("f")
+		writeAt(t, h, 0, pattern(testPart, 1), 1)
+		require.NoError(t, w.journal.Sync(ctx))
+		if i%2 == 0 {
+			s.Unlink()
+		} else {
+			require.NoError(t, w.AbortID(ctx, "f"))
+		}
+		entries, err := w.journal.Load(ctx) // what a start at this moment would find
+		require.NoError(t, err)
+		require.Empty(t, entries)
+		h.Release(ctx)
+	}
+}
+
 func TestWriteAfterPublishAndUnlink(t *testing.T) {
 	w := newWorld(t)
 	s, h := w.create("f")
