@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -467,15 +468,16 @@ func TestHeldSessionIsReopenedReplacedAborted(t *testing.T) {
 		require.Empty(t, w.leftovers())
 	})
 	t.Run("expired", func(t *testing.T) {
-		now := time.Now()
-		w := newWorld(t, func(o *Options) { o.Now = func() time.Time { return now }; o.HoldTTL = time.Hour })
+		var later atomic.Int64 // read by the engine's timer too
+		now := func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
+		w := newWorld(t, func(o *Options) { o.Now = now; o.HoldTTL = time.Hour })
 		_, h := w.create("f")
 		writeAt(t, h, 0, []byte("x"), 1)
 		h.Flush(ctx, Caller{TGID: me, Owner: 1, Killed: true, Signal: 9})
 		h.Release(ctx)
 		w.expire()
 		require.Len(t, w.List(), 1)
-		now = now.Add(time.Hour)
+		later.Store(int64(time.Hour))
 		w.expire()
 		require.Empty(t, w.List())
 		require.Equal(t, 1, w.seen.ended["expired"])
@@ -939,12 +941,12 @@ func TestConcurrentWriters(t *testing.T) {
 	s, first := w.create("f")
 	const n = 8
 	data := pattern(n*4*testPart, 9)
+	writers := []*Writer{first}
+	for range n - 1 { // all before the first can end the session
+		writers = append(writers, s.Writer(me))
+	}
 	var wg sync.WaitGroup
-	for i := range n {
-		h := first
-		if i > 0 {
-			h = s.Writer(me)
-		}
+	for i, h := range writers {
 		wg.Go(func() {
 			for off := i * 4 * testPart; off < (i+1)*4*testPart; off += 7000 {
 				end := min(off+7000, (i+1)*4*testPart)
